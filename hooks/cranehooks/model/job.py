@@ -1,0 +1,148 @@
+"""Jobs and steps as their owners asked for them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from cranehooks.model.ids import Attempt, JobId, NodeName, StepId
+from cranehooks.model.run import Credentials
+
+
+class JobKind(Enum):
+    """How the job was asked for, which decides what a failing before-hook does to it."""
+
+    BATCH = "batch"
+    """cbatch: a script that runs on the first node."""
+    ALLOCATION = "allocation"
+    """calloc: nodes for steps to come."""
+    RUN = "run"
+    """crun outside an allocation: one step."""
+
+    @property
+    def is_interactive(self) -> bool:
+        return self is not JobKind.BATCH
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What was asked for. Identity fields come from the authenticated caller, never from the request."""
+
+    kind: JobKind
+    uid: int
+    gid: int
+    user: str
+    groups: tuple[int, ...] = ()
+    name: str = ""
+    account: str = ""
+    partition: str = ""
+    qos: str = ""
+    num_nodes: int = 1
+    ntasks: int = 1
+    ntasks_per_node: int = 0
+    """0: as many as ntasks and nodes give."""
+    cpus_per_task: float = 1.0
+    memory_per_node_bytes: int = 0
+    """0: no request."""
+    gres: str = ""
+    nodelist: tuple[NodeName, ...] = ()
+    exclude: tuple[NodeName, ...] = ()
+    time_limit_s: float | None = None
+    cwd: str = "/"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    script: str = ""
+    """Text of the batch script; empty for interactive jobs."""
+    script_name: str = ""
+    script_arguments: tuple[str, ...] = ()
+    stdout_path: str = ""
+    stderr_path: str = ""
+    requeue: bool = True
+    submit_host: str = ""
+    comment: str = ""
+    array_job_id: JobId | None = None
+    array_task_id: int | None = None
+
+    @property
+    def credentials(self) -> Credentials:
+        return Credentials(self.uid, self.gid, self.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeShare:
+    """What a job holds on one node."""
+
+    node: NodeName
+    ntasks: int
+    cpus: float
+    memory_bytes: int
+    gres: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JobOnNode:
+    """All a node must know of a job: travels with every message about it, so that no message depends on an earlier one."""
+
+    job_id: JobId
+    attempt: Attempt
+    spec: JobSpec
+    nodes: tuple[NodeName, ...]
+    """All nodes of the allocation, in order."""
+    share: NodeShare
+    """This node's part."""
+    cluster: str
+    start_time: float = 0.0
+    """Seconds since the epoch when the attempt was allocated."""
+    end_time: float = 0.0
+    """When its time limit ends it; 0 without a limit."""
+    restart_count: int = 0
+
+
+class StdioMode(Enum):
+    FILES = "files"
+    """Batch: the job's output files, opened as the user."""
+    ATTACHED = "attached"
+    """crun: streamed to the launcher; the tasks start when it has attached."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepSpec:
+    """One step. `task_prolog` and `task_epilog` are paths of the user's own scripts, or empty."""
+
+    step_id: StepId
+    argv: tuple[str, ...]
+    """Empty for the batch step, which runs the job's script."""
+    ntasks: int
+    tasks_per_node: Mapping[NodeName, tuple[int, ...]] = field(default_factory=dict)
+    """Task ids placed on each node of the step, filled by the controller."""
+    cpus_per_task: float = 1.0
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cwd: str = ""
+    """Empty: the job's."""
+    stdio: StdioMode = StdioMode.ATTACHED
+    task_prolog: str = ""
+    task_epilog: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """How a task, a step or a job ended: exit code, or the signal that killed it."""
+
+    code: int = 0
+    signal: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return self.code == 0 and self.signal == 0
+
+    @property
+    def shell_code(self) -> int:
+        """As a shell reports it: 128 + signal for a killed process."""
+        return 128 + self.signal if self.signal else self.code
+
+    @property
+    def wait_status(self) -> int:
+        """As wait(2) returns it."""
+        return self.signal if self.signal else self.code << 8
+
+    def __str__(self) -> str:
+        return f"{self.code}:{self.signal}"
