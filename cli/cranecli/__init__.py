@@ -1,0 +1,1 @@
+"""The front ends: crun, cbatch, calloc for users and hookctl for administrators."""

@@ -1,0 +1,1 @@
+"""The node daemon: Prolog and Epilog, cgroups, and one csupervisor per step."""

@@ -1,0 +1,1 @@
+"""The controller: jobs, nodes, what a failed hook means, and the hooks that run on the controller."""

@@ -1,0 +1,1 @@
+"""The step supervisor: tasks with their hooks and their stdio, one process per step and node."""
