@@ -1,0 +1,23 @@
+"""What holds for every test: nothing is left behind, and property tests judge answers, never speed."""
+
+import os
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+
+from tests.support.leaks import no_leaks
+
+# Two busy cores make any deadline a coin toss. In CI the examples are the same in every run.
+hypothesis.settings.register_profile("default", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("ci", hypothesis.settings.get_profile("default"), derandomize=True, database=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that leaves child processes, threads or open descriptors, unless it is marked ``may_leak(reason)``."""
+    if request.node.get_closest_marker("may_leak"):
+        yield
+    else:
+        yield from no_leaks()
