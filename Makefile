@@ -24,7 +24,8 @@ help: ## List the targets
 .PHONY: venv
 venv: $(STAMP) ## Make .venv with the pinned dependencies and an editable install
 
-# Installed without build isolation, so that constraints.txt pins the build backend as well.
+# Installed without build isolation, so that constraints.txt pins the build backend as well. A new pip, for console scripts that
+# import nothing but their program.
 # The lock lets two make processes in one tree wait for each other.
 $(STAMP): pyproject.toml constraints.txt
 	@echo "making $(VENV) (pinned by constraints.txt)"
@@ -33,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt
 	if [ -e $@ ] && [ ! pyproject.toml -nt $@ ] && [ ! constraints.txt -nt $@ ]; then exit 0; fi; \
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'; \
 	$(PYTHON) -m venv $(VENV); \
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt hatchling; \
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip setuptools hatchling; \
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'; \
 	touch $@
 
@@ -41,9 +42,10 @@ $(STAMP): pyproject.toml constraints.txt
 lock: ## Renew constraints.txt from the newest versions that pyproject.toml allows
 	@scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
 	$(PYTHON) -m venv "$$scratch/venv"; \
+	"$$scratch/venv/bin/python" -m pip install --quiet --upgrade pip setuptools; \
 	"$$scratch/venv/bin/python" -m pip install --quiet --editable '.[dev]'; \
 	{ echo '# Every dependency, pinned. Made by make lock.'; \
-	  "$$scratch/venv/bin/python" -m pip freeze --exclude-editable | sort --ignore-case; } > "$$scratch/constraints.txt"; \
+	  "$$scratch/venv/bin/python" -m pip freeze --all --exclude-editable | LC_ALL=C sort --ignore-case; } > "$$scratch/constraints.txt"; \
 	cp "$$scratch/constraints.txt" constraints.txt
 
 # $(call compile_protos,DIRECTORY): messages with their stubs, and service code only where a file declares a service.
