@@ -142,7 +142,7 @@ class ExitStatus:
     @property
     def wait_status(self) -> int:
         """As wait(2) returns it."""
-        return self.signal if self.signal else self.code << 8
+        return self.signal or self.code << 8
 
     def __str__(self) -> str:
         return f"{self.code}:{self.signal}"

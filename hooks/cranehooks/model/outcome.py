@@ -56,7 +56,8 @@ class Outcome:
                 cause = errno_names.errorcode.get(self.code, str(self.code)) if self.code else "refused"
                 return f"spawn failed: {cause}"
             case _:
-                return self.kind.value
+                word: str = self.kind.value
+                return word
 
 
 OK = Outcome(OutcomeKind.OK)
