@@ -38,7 +38,7 @@ def _describe_process(pid: int) -> str:
 
 def _descriptors() -> frozenset[tuple[int, str]]:
     found: set[tuple[int, str]] = set()
-    for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208 - Path.iterdir keeps a descriptor of its own open meanwhile
+    for entry in os.listdir("/proc/self/fd"):
         with suppress(FileNotFoundError):  # the descriptor that read this directory
             target = os.readlink(f"/proc/self/fd/{entry}")  # noqa: PTH115 - no file, so no Path
             if target not in _HARMLESS_TARGETS:
