@@ -11,7 +11,8 @@ PYTEST_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := kit hooks ctld craned supervisor cli tests $(wildcard bench docs examples deploy)
+# mypy refuses folders without Python files.
+SOURCES := kit hooks ctld craned supervisor cli tests $(patsubst %/,%,$(sort $(dir $(wildcard bench/*.py docs/*.py examples/*.py deploy/*.py))))
 PROTO_FILES := $(sort $(wildcard protos/crane/hooks/v1/*.proto))
 TEST_DIRS := $(wildcard tests/unit tests/component tests/system tests/wire)
 
