@@ -121,6 +121,10 @@ class StepSpec:
     task_prolog: str = ""
     task_epilog: str = ""
     name: str = ""
+    nodelist: tuple[NodeName, ...] = ()
+    """Nodes it must run on, within the allocation; empty: any."""
+    num_nodes: int = 0
+    """How many nodes it runs on; 0: all of the allocation, or of `nodelist`."""
 
 
 @dataclass(frozen=True, slots=True)
