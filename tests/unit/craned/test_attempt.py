@@ -1,0 +1,258 @@
+"""The promises of an attempt on its node, over every order in which anything can happen."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from craned.attempt import (
+    AttemptState,
+    Effect,
+    EpilogEnded,
+    EpilogStarted,
+    Event,
+    KillProcesses,
+    NodeRebooted,
+    Phase,
+    PrepareRequested,
+    ProcessesGone,
+    PrologEnded,
+    PrologStarted,
+    PrologState,
+    ReleaseRequested,
+    ReportProlog,
+    ReportReleased,
+    ReportStepEnded,
+    ReportStepStarted,
+    RunEpilog,
+    RunProlog,
+    SignalRequested,
+    SignalStep,
+    StartSupervisor,
+    StepEnded,
+    StepPhase,
+    StepRequested,
+    StopProlog,
+    TaskEnd,
+    TasksStarted,
+    TerminateStep,
+    advance,
+)
+from cranehooks.model.ids import Attempt, AttemptKey, JobId, NodeName, StepId, TaskId
+from cranehooks.model.job import ExitStatus, StepSpec
+from cranehooks.model.outcome import OK, Outcome, OutcomeKind
+from cranehooks.model.points import HookPoint
+from cranehooks.model.run import HookKey, HookRun
+
+KEY = AttemptKey(JobId(42), Attempt(1))
+NODE = NodeName("cn01")
+
+
+def a_step(step_id: str, *tasks: int) -> StepSpec:
+    return StepSpec(StepId(step_id), ("true",), len(tasks), {NODE: tuple(TaskId(task) for task in tasks)})
+
+
+def a_run(point: HookPoint, outcome: Outcome = OK) -> HookRun:
+    return HookRun(HookKey(point, KEY.job_id, KEY.attempt, NODE), "root", 0.0, 0.0, outcome)
+
+
+BATCH, STEP_0 = a_step("batch", 0), a_step("0", 0, 1)
+PROLOG_OK = PrologEnded(a_run(HookPoint.PROLOG))
+PROLOG_FAILED = PrologEnded(a_run(HookPoint.PROLOG, Outcome(OutcomeKind.TIMEOUT, 60)), "Prolog 20-gpu.sh timeout after 60 s")
+PROLOG_STOPPED = PrologEnded(a_run(HookPoint.PROLOG, Outcome(OutcomeKind.STOPPED)))
+EPILOG_OK = EpilogEnded(a_run(HookPoint.EPILOG))
+RELEASE = ReleaseRequested(ExitStatus(3), "cancelled by its user")
+REQUESTS = (PrepareRequested(), StepRequested(BATCH), StepRequested(STEP_0), SignalRequested(STEP_0.step_id, terminate=True), RELEASE)
+EVENTS: tuple[Event, ...] = (
+    *REQUESTS,
+    SignalRequested(STEP_0.step_id, signal=10),
+    PrologStarted(),
+    PROLOG_OK,
+    PROLOG_FAILED,
+    PROLOG_STOPPED,
+    TasksStarted(BATCH.step_id),
+    TasksStarted(STEP_0.step_id),
+    StepEnded(BATCH.step_id, (TaskEnd(TaskId(0)),)),
+    StepEnded(STEP_0.step_id, (), "supervisor died"),
+    ProcessesGone(),
+    EpilogStarted(),
+    EPILOG_OK,
+    NodeRebooted(),
+)
+
+
+def new(*, awaits_prolog: bool = False) -> AttemptState:
+    return AttemptState(KEY, NODE, awaits_prolog)
+
+
+def after(*events: Event, state: AttemptState | None = None) -> tuple[AttemptState, list[Effect]]:
+    """The state after `events`, and the effects of the last one."""
+    state = new() if state is None else state
+    effects: tuple[Effect, ...] = ()
+    for event in events:
+        state, effects = advance(state, event)
+    return state, list(effects)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A state with what has been seen on the way to it."""
+
+    state: AttemptState
+    prologs: int = 0
+    epilogs: int = 0
+    started: tuple[StepId, ...] = ()
+    ended: tuple[StepId, ...] = ()
+    is_released: bool = False
+
+
+def watch(before: Watched, event: Event) -> Watched:
+    """Advances and checks every promise on the way."""
+    state, effects = advance(before.state, event)
+    seen = replace(before, state=state, is_released=before.is_released or isinstance(event, ReleaseRequested))
+    for effect in effects:
+        match effect:
+            case RunProlog():
+                seen = replace(seen, prologs=seen.prologs + 1)
+                assert not seen.is_released
+            case RunEpilog():
+                seen = replace(seen, epilogs=seen.epilogs + 1)
+                assert seen.is_released
+                assert not state.steps
+                assert not state.prolog.is_in_progress
+            case StartSupervisor(step):
+                assert state.prolog is PrologState.SUCCEEDED
+                assert not seen.is_released
+                assert step.step_id not in seen.started + seen.ended
+                seen = replace(seen, started=(*seen.started, step.step_id))
+            case ReportStepEnded(step_id, tasks, reason):
+                assert step_id not in seen.ended
+                seen = replace(seen, ended=(*seen.ended, step_id))
+                if step_id not in seen.started:
+                    assert reason
+                    assert all(task.cancelled and task.reason for task in tasks)
+            case ReportReleased():
+                assert state.phase is Phase.RELEASED
+                assert set(seen.started) <= set(seen.ended)
+            case TerminateStep(step_id) | SignalStep(step_id):
+                assert step_id in seen.started
+                assert step_id not in seen.ended
+            case StopProlog() | KillProcesses():
+                assert seen.is_released
+            case ReportProlog() | ReportStepStarted():
+                pass
+    assert seen.prologs <= 1
+    assert seen.epilogs <= 1
+    return seen
+
+
+def reachable(first: AttemptState) -> Iterator[Watched]:
+    """Every state that any order of any events leads to."""
+    start = Watched(first)
+    known, fresh = {repr(start)}, [start]
+    while fresh:
+        watched = fresh.pop()
+        yield watched
+        for event in EVENTS:
+            following = watch(watched, event)
+            if repr(following) not in known:
+                known.add(repr(following))
+                fresh.append(following)
+
+
+@pytest.mark.parametrize("awaits_prolog", [False, True])
+def test_every_order_of_events_keeps_the_promises_and_can_still_be_released(awaits_prolog: bool) -> None:
+    states = list(reachable(new(awaits_prolog=awaits_prolog)))
+    assert len(states) > 100
+    for watched in states:
+        events = (RELEASE, PROLOG_STOPPED, *(StepEnded(step.step_id, ()) for step in (BATCH, STEP_0)), ProcessesGone(), EpilogStarted(), EPILOG_OK)
+        end = watched
+        for event in events:
+            end = watch(end, event)
+        assert end.state.phase is Phase.RELEASED
+        assert end.epilogs == 1
+        assert set(end.started) <= set(end.ended)
+
+
+@given(st.lists(st.sampled_from(EVENTS), max_size=40))
+def test_long_random_histories_keep_the_promises(events: list[Event]) -> None:
+    watched = Watched(new())
+    for event in events:
+        watched = watch(watched, event)
+    for request in REQUESTS:
+        if watched.state.phase is Phase.RELEASED:
+            assert advance(watched.state, request) == (watched.state, (ReportReleased(watched.state.epilog),))
+
+
+def test_a_repeat_of_any_request_changes_nothing() -> None:
+    for watched in reachable(new()):
+        for request in REQUESTS:
+            once, _ = advance(watched.state, request)
+            again, effects = advance(once, request)
+            assert again == once
+            assert all(isinstance(effect, ReportReleased) for effect in effects)
+
+
+def test_the_first_step_starts_the_prolog_and_the_second_waits_for_it() -> None:
+    state, effects = after(StepRequested(BATCH))
+    assert effects == [RunProlog()]
+    state, effects = after(PrologStarted(), StepRequested(STEP_0), state=state)
+    assert effects == []
+    state, effects = after(PROLOG_OK, state=state)
+    assert effects == [ReportProlog(PROLOG_OK.run), StartSupervisor(BATCH), StartSupervisor(STEP_0)]
+    assert [step.phase for step in state.steps] == [StepPhase.STARTING, StepPhase.STARTING]
+
+
+def test_a_failed_prolog_ends_the_waiting_steps_and_every_later_one() -> None:
+    state, effects = after(StepRequested(STEP_0), PrologStarted(), PROLOG_FAILED)
+    ends = tuple(TaskEnd(TaskId(task), ExitStatus(1), cancelled=True, reason=PROLOG_FAILED.failure) for task in (0, 1))
+    assert effects == [ReportProlog(PROLOG_FAILED.run), ReportStepEnded(STEP_0.step_id, ends, PROLOG_FAILED.failure)]
+    _, effects = after(StepRequested(BATCH), state=state)
+    assert [type(effect) for effect in effects] == [ReportStepEnded]
+
+
+def test_a_release_during_the_prolog_stops_it_and_runs_the_epilog_after_it() -> None:
+    state, effects = after(StepRequested(BATCH), PrologStarted(), RELEASE)
+    assert effects[0] == StopProlog()
+    assert isinstance(effects[1], ReportStepEnded)
+    assert effects[1].reason == RELEASE.reason
+    state, effects = after(PROLOG_STOPPED, state=state)
+    assert effects == [ReportProlog(PROLOG_STOPPED.run), KillProcesses()]
+    _, effects = after(ProcessesGone(("7 dd",)), state=state)
+    assert effects == [RunEpilog(RELEASE.exit, RELEASE.reason, ("7 dd",))]
+
+
+def test_with_slurms_way_a_running_prolog_is_awaited_and_a_queued_one_stopped() -> None:
+    _, effects = after(PrepareRequested(), PrologStarted(), RELEASE, state=new(awaits_prolog=True))
+    assert effects == []
+    _, effects = after(PrepareRequested(), RELEASE, state=new(awaits_prolog=True))
+    assert effects == [StopProlog()]
+
+
+def test_a_release_ends_running_steps_before_anything_is_cleaned() -> None:
+    state, effects = after(StepRequested(STEP_0), PROLOG_OK, TasksStarted(STEP_0.step_id), RELEASE)
+    assert effects == [TerminateStep(STEP_0.step_id, RELEASE.reason)]
+    _, effects = after(StepEnded(STEP_0.step_id, ()), state=state)
+    assert effects == [ReportStepEnded(STEP_0.step_id, (), RELEASE.reason), KillProcesses()]
+
+
+def test_an_attempt_that_was_never_here_gets_its_epilog() -> None:
+    _, effects = after(RELEASE)
+    assert effects == [KillProcesses()]
+
+
+def test_after_the_release_every_request_repeats_its_report() -> None:
+    state, _ = after(RELEASE, ProcessesGone(), EpilogStarted(), EPILOG_OK)
+    for request in REQUESTS:
+        assert after(request, state=state) == (state, [ReportReleased(EPILOG_OK.run)])
+
+
+def test_a_reboot_ends_steps_and_lets_a_broken_off_epilog_run_again() -> None:
+    state, effects = after(StepRequested(BATCH), PROLOG_OK, TasksStarted(BATCH.step_id), NodeRebooted())
+    assert effects == [ReportStepEnded(BATCH.step_id, (TaskEnd(TaskId(0), ExitStatus(signal=9), reason="the node rebooted"),), "the node rebooted")]
+    _, effects = after(StepRequested(STEP_0), state=state)
+    assert isinstance(effects[0], ReportStepEnded)
+    state, _ = after(RELEASE, ProcessesGone(), EpilogStarted(), NodeRebooted())
+    assert state.phase is Phase.EPILOG_QUEUED
