@@ -60,6 +60,8 @@ class RunSpec:
     timeout_scope: TimeoutScope = TimeoutScope.LIST
     continue_on_failure: bool = False
     credentials: Credentials | None = None
+    user: str = ""
+    """Name of that identity, for the record; empty: looked up where it runs."""
     cwd: str = "/"
     grace_s: float = 5.0
     """From TERM to KILL."""
@@ -82,6 +84,20 @@ class Leftover:
 
     pid: int
     command: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptStarted:
+    """One script of a run has begun: what a journal needs to find its process again."""
+
+    run_id: RunId
+    index: int
+    """Place in the run's list, from 0."""
+    path: str
+    sha256: str
+    pid: int
+    start_time: int
+    """Clock ticks since boot: with the pid, it names the process for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,3 +166,7 @@ class HookSettings:
     output_limit_bytes: int = 1 << 20
     slurm_compatible_env: bool = False
     config_dir: str = "/etc/crane"
+    hold_on_prolog_fail: bool = False
+    """Whether a job requeued by its Prolog waits for release."""
+    grace_s: float = 5.0
+    """From TERM to KILL for a script that exceeded its time."""

@@ -1,0 +1,119 @@
+"""The interface of containment: a driver makes cells, a cell holds all processes of one script or task."""
+
+import errno
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from cranehooks.model.run import Leftover
+
+COMMAND_LIMIT_BYTES = 200
+
+
+class Cell(Protocol):
+    """Everything one script or task started, however it tries to get away."""
+
+    @property
+    def name(self) -> str:
+        """For people: which cell this is."""
+        ...
+
+    @property
+    def cgroup_fd(self) -> int | None:
+        """Of the directory to be born in (`SpawnRequest.cgroup_fd`); None without a cgroup."""
+        ...
+
+    @property
+    def wants_subreaper(self) -> bool:
+        """Whether the first process must be a child subreaper (`SpawnRequest.child_subreaper`)."""
+        ...
+
+    def started(self, pid: int) -> None:
+        """Told of the first process as soon as it runs."""
+        ...
+
+    def leader_exited(self) -> None:
+        """Told once the first process has been reaped."""
+        ...
+
+    def signal_all(self, number: int) -> None:
+        """Signal every process; those that are going already are passed over."""
+        ...
+
+    def members(self) -> list[Leftover]:
+        """The processes that live."""
+        ...
+
+    def is_empty(self) -> bool:
+        """Whether nothing lives; also arms `wake_fds` for the next change."""
+        ...
+
+    def kill(self) -> None:
+        """KILL every process; repeat until the cell is empty.
+
+        The cell is of no further use then: from Linux 6.14 on, `clone3` into a cgroup that has ever been killed yields a
+        process that is killed at birth.
+        """
+        ...
+
+    def wake_fds(self) -> Sequence[tuple[int, int]]:
+        """(descriptor, epoll mask) pairs: one becomes ready when `is_empty` is worth asking again.
+
+        They may change with each `is_empty`, and belong to the cell.
+        """
+        ...
+
+    def remove(self) -> None:
+        """Give everything up. Safe to repeat; what still lives (unkillable) keeps its directory."""
+        ...
+
+
+class Containment(Protocol):
+    """A driver."""
+
+    @property
+    def driver(self) -> str:
+        """`cgroup2` or `none`: the word in the configuration and in reports."""
+        ...
+
+    def create(self, name: str) -> Cell:
+        """A cell for one hook run, below `hooks/`.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        ...
+
+    def create_at(self, *parts: str) -> Cell:
+        """A cell at a place of its own: `job_42`, `step_0`, `task_3`. Those above it are made where missing."""
+        ...
+
+    def create_inside(self, cgroup: str, name: str) -> Cell:
+        """A cell within an existing cgroup (the task's, the job's): bound by its limits, and killed alone."""
+        ...
+
+    def sweep(self, *parts: str) -> list[Leftover]:
+        """Kill and remove what a dead instance left below the given place; names what it killed."""
+        ...
+
+    def close(self) -> None:
+        """Remove what is empty of our own tree."""
+        ...
+
+
+def command_of(pid: int) -> str:
+    """The command line of a process, shortened, for people; its short name when it has none."""
+    try:
+        raw = Path(f"/proc/{pid}/cmdline").read_bytes()[:COMMAND_LIMIT_BYTES]
+        if not raw:
+            raw = Path(f"/proc/{pid}/comm").read_bytes().strip()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESRCH, errno.EACCES):
+            raise
+        return "?"
+    return raw.rstrip(b"\0").replace(b"\0", b" ").decode("utf-8", "replace")
+
+
+def file_name(name: str) -> str:
+    """`name` as one component of a path: a run id holds a slash."""
+    return name.replace("/", "_").replace("\n", "_")[:200] or "_"

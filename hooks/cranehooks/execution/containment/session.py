@@ -1,0 +1,208 @@
+"""Containment without cgroups: sessions, child subreapers and `/proc`, for a user who may not make cgroups.
+
+The first process of each cell leads a session and is a child subreaper, so that all its descendants stay below it while
+it lives, whatever they fork or detach. Once it has exited they become *our* children (we are a subreaper too), where
+they are told from children of our own making: those share our session or are in `OWNED_PIDS`. So nothing gets away; only
+when several cells end at the same moment a detached process may be named by the wrong one of them.
+
+What is lost against cgroups: a process that takes part in its own orphaning (changes its subreaper attribute), a fork
+bomb faster than the scan, and limits.
+"""
+
+import contextlib
+import os
+import select
+import signal
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from cranehooks.execution import syscalls
+from cranehooks.execution.containment.cells import command_of, file_name
+from cranehooks.execution.process import OWNED_PIDS, stat_fields
+from cranehooks.model.run import Leftover
+
+_ENDED_STATES = (b"Z", b"X", b"x")
+_KILL_ROUNDS = 10
+"""Each round finds what was forked during the one before."""
+
+
+class SessionCell:
+    """The descendants of one process."""
+
+    cgroup_fd: int | None = None
+    wants_subreaper = True
+
+    def __init__(self, driver: "SessionContainment", name: str) -> None:
+        self.name = name
+        self._driver = driver
+        self._leader: int | None = None
+        self.is_leaderless = False
+        self.sessions: set[int] = set()
+        """Sessions seen among our processes: what is in one of them later is ours."""
+        self._watched: dict[int, int] = {}
+        """pid → pidfd of members whose end is waited for."""
+
+    def started(self, pid: int) -> None:
+        self._leader = pid
+        self.is_leaderless = False
+        self.sessions.add(pid)
+
+    def leader_exited(self) -> None:
+        self._leader = None
+        self.is_leaderless = True
+
+    def signal_all(self, number: int) -> None:
+        for pid in self._live():
+            _signal(pid, number)
+
+    def members(self) -> list[Leftover]:
+        return [Leftover(pid, command_of(pid)) for pid in self._live()]
+
+    def is_empty(self) -> bool:
+        live = self._live()
+        for pid in self._watched.keys() - live:
+            os.close(self._watched.pop(pid))
+        for pid in live:
+            if pid not in self._watched:
+                with contextlib.suppress(ProcessLookupError):
+                    self._watched[pid] = os.pidfd_open(pid)
+        # One that has gone since leaves nothing to wait for.
+        return not self._watched
+
+    def kill(self) -> None:
+        for _ in range(_KILL_ROUNDS):
+            live = self._live()
+            for pid in live:
+                _signal(pid, signal.SIGKILL)
+            if not live:
+                return
+
+    def wake_fds(self) -> Sequence[tuple[int, int]]:
+        return [(fd, select.EPOLLIN) for fd in self._watched.values()]
+
+    def remove(self) -> None:
+        for fd in self._watched.values():
+            os.close(fd)
+        self._watched.clear()
+        self._driver.forget(self)
+
+    def _live(self) -> set[int]:
+        """Our living processes; dead ones that fell to us are reaped on the way."""
+        tops = [] if self._leader is None else [self._leader]
+        if self.is_leaderless:
+            tops += self._driver.orphans_of(self)
+        found: set[int] = set()
+        pending = tops
+        while pending:
+            pid = pending.pop()
+            if pid in found:
+                continue
+            try:
+                state, _, _, session = stat_fields(pid)[:4]
+            except ProcessLookupError:
+                continue
+            pending += _children(pid)
+            if state not in _ENDED_STATES:
+                found.add(pid)
+                self.sessions.add(int(session))
+        return found
+
+
+class SessionContainment:
+    """Makes this process a child subreaper and hands out cells."""
+
+    driver = "none"
+
+    def __init__(self) -> None:
+        syscalls.set_child_subreaper()
+        self._cells: set[SessionCell] = set()
+        self._our_session = os.getsid(0)
+
+    def create(self, name: str) -> SessionCell:
+        cell = SessionCell(self, file_name(name))
+        self._cells.add(cell)
+        return cell
+
+    def create_at(self, *parts: str) -> SessionCell:
+        return self.create("/".join(parts))
+
+    def create_inside(self, cgroup: str, name: str) -> SessionCell:
+        """The cgroup is somebody else's to care for; the cell is the same as any."""
+        del cgroup
+        return self.create(name)
+
+    def sweep(self, *parts: str) -> list[Leftover]:
+        """Nothing to find: processes of a dead instance went to another parent."""
+        del parts
+        return []
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def forget(self, cell: SessionCell) -> None:
+        self._cells.discard(cell)
+
+    def orphans_of(self, cell: SessionCell) -> list[int]:
+        """Children that fell to us and are the cell's: in one of its sessions, or in nobody else's."""
+        claimed_elsewhere = {session for other in self._cells if other is not cell for session in other.sessions}
+        orphans = []
+        for pid in _children(os.getpid()):
+            if pid in OWNED_PIDS:
+                continue
+            try:
+                state, _, _, session = stat_fields(pid)[:4]
+            except ProcessLookupError:
+                continue
+            number = int(session)
+            if number == self._our_session:
+                continue
+            if number in cell.sessions or number not in claimed_elsewhere:
+                if state in _ENDED_STATES:
+                    with contextlib.suppress(ChildProcessError):
+                        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+                else:
+                    orphans.append(pid)
+        return orphans
+
+
+def _children(pid: int) -> list[int]:
+    """The direct children, of all threads. Complete for ourselves: nothing leaves that list unless we reap it."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    children: list[int] = []
+    for thread in threads:
+        try:
+            text = Path(f"/proc/{pid}/task/{thread}/children").read_bytes()
+        except FileNotFoundError:
+            if _is_alive(pid):
+                return _children_by_scan(pid)
+            continue
+        except ProcessLookupError:
+            continue
+        children += map(int, text.split())
+    return children
+
+
+def _children_by_scan(parent: int) -> list[int]:
+    """The same on a kernel without CONFIG_PROC_CHILDREN."""
+    return [pid for pid, ppid in _parents(name for name in os.listdir("/proc") if name.isdigit()) if ppid == parent]
+
+
+def _parents(names: Iterable[str]) -> Iterable[tuple[int, int]]:
+    for name in names:
+        try:
+            yield int(name), int(stat_fields(name)[1])
+        except ProcessLookupError:
+            continue
+
+
+def _is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").exists()
+
+
+def _signal(pid: int, number: int) -> None:
+    # PermissionError: a set-uid program; it is told as unkillable if it stays.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)

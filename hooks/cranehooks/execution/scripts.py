@@ -1,0 +1,175 @@
+"""Finds the files that a point's patterns mean, and checks each before it runs: a hook as root is root's to write."""
+
+import errno
+import glob
+import hashlib
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+_WILDCARDS = frozenset("*?[")
+_READ_BYTES = 1 << 20
+_MAX_LINKS = 40
+"""As many as the kernel follows."""
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+class UnsafeScriptError(Exception):
+    """The script must not run. `errno` is what exec would have said, 0 where a rule of ours refuses it."""
+
+    def __init__(self, path: str, reason: str, error: int = 0) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+        self.errno = error
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedScript:
+    """A script that may run, as it was when it was looked at."""
+
+    path: str
+    sha256: str
+    interpreter: str
+    """What its `#!` line names; empty without one."""
+
+
+def is_pattern(entry: str) -> bool:
+    """Whether the entry means whatever files match, rather than one file."""
+    return not _WILDCARDS.isdisjoint(entry)
+
+
+def matches(pattern: str) -> list[str]:
+    """The files that one entry means now: itself when it is literal, the matching files (no directories) otherwise.
+
+    In no particular order: `cranehooks.plan` orders.
+    """
+    if not is_pattern(pattern):
+        return [pattern]
+    return [path for path in glob.iglob(pattern) if not os.path.isdir(path)]  # noqa: PTH112, PTH207 - exact strings
+
+
+def resolve(patterns: Iterable[str]) -> dict[str, list[str]]:
+    """Per pattern, in the order given, the files it means now; an empty list where nothing matches.
+
+    Raises:
+        ValueError: a pattern is not absolute.
+    """
+    found = {}
+    for pattern in patterns:
+        if not pattern.startswith("/"):
+            raise ValueError(f"hook script pattern must be absolute, got {pattern!r}")
+        found[pattern] = matches(pattern)
+    return found
+
+
+def check(path: str, *, trusted_owner: bool = True) -> CheckedScript:
+    """Look at the script that is about to run, and hash it.
+
+    With `trusted_owner`, the file, every directory above it, and both again for the target of each symbolic link on the
+    way, belong to root or to us and are writable by nobody else (root's sticky directories pass). Without it, the file
+    needs to be regular and executable.
+
+    Raises:
+        UnsafeScriptError: it must not or cannot run; says what is wrong, where, and what to do.
+    """
+    try:
+        target = _trusted_target(path) if trusted_owner else path
+        fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if trusted_owner else 0))
+    except OSError as error:
+        if not trusted_owner and error.errno == errno.EACCES and os.access(path, os.X_OK):
+            # A user's program may be executable and not readable; it is run unhashed.
+            return CheckedScript(path, "", "")
+        raise UnsafeScriptError(path, _cause(error), error.errno or 0) from error
+    try:
+        _check_file(path, target, os.fstat(fd), trusted_owner=trusted_owner)
+        digest, head = _hash(fd)
+    except OSError as error:
+        raise UnsafeScriptError(path, _cause(error), error.errno or 0) from error
+    finally:
+        os.close(fd)
+    return CheckedScript(path, digest, _interpreter(head))
+
+
+def _check_file(path: str, target: str, status: os.stat_result, *, trusted_owner: bool) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise UnsafeScriptError(path, "is a directory, expected a file (a pattern such as DIRECTORY/* means its files)", errno.EISDIR)
+    if not stat.S_ISREG(status.st_mode):
+        raise UnsafeScriptError(path, "is not a regular file", errno.EACCES)
+    if trusted_owner:
+        _check_owner(path, target, status)
+    if not status.st_mode & 0o111:
+        raise UnsafeScriptError(path, f"is not executable; chmod a+x {target}", errno.EACCES)
+
+
+def _trusted_target(path: str) -> str:
+    """The file that `path` finally names, once everything on the way to it has been found trustworthy."""
+    if not path.startswith("/"):
+        raise UnsafeScriptError(path, "is not an absolute path", errno.EINVAL)
+    pending = list(reversed(PurePosixPath(path).parts[1:]))
+    current = "/"
+    _check_owner(path, current, os.stat(current))
+    links = 0
+    while pending:
+        part = pending.pop()
+        if part == "..":
+            current = os.path.dirname(current)  # noqa: PTH120 - exact strings
+            continue
+        here = f"{current.rstrip('/')}/{part}"
+        status = os.lstat(here)
+        if stat.S_ISLNK(status.st_mode):
+            # Who may change a link is decided by the directory it is in, which has been checked.
+            links += 1
+            if links > _MAX_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), here)
+            goal = PurePosixPath(os.readlink(here))  # noqa: PTH115
+            if goal.is_absolute():
+                current = "/"
+            pending.extend(reversed([step for step in goal.parts if step != "/"]))
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            _check_owner(path, here, status)
+        elif pending:
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), here)
+        current = here
+    return current
+
+
+def _check_owner(path: str, where: str, status: os.stat_result) -> None:
+    what = "the script" if where == path else where
+    if status.st_uid not in (0, os.geteuid()):
+        raise UnsafeScriptError(path, f"{what} belongs to uid {status.st_uid}, expected root or uid {os.geteuid()}; chown root {where}")
+    if not status.st_mode & _OTHERS_WRITE:
+        return
+    is_roots_sticky_directory = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX and status.st_uid == 0
+    if not is_roots_sticky_directory:
+        mode = stat.S_IMODE(status.st_mode)
+        raise UnsafeScriptError(path, f"{what} is writable by group or others (mode {mode:04o}); chmod go-w {where}")
+
+
+def _hash(fd: int) -> tuple[str, bytes]:
+    digest = hashlib.sha256()
+    head = b""
+    while chunk := os.read(fd, _READ_BYTES):
+        head = head or chunk[:256]
+        digest.update(chunk)
+    return digest.hexdigest(), head
+
+
+def _interpreter(head: bytes) -> str:
+    if not head.startswith(b"#!"):
+        return ""
+    words = head[2:].split(b"\n", 1)[0].split(maxsplit=1)
+    return os.fsdecode(words[0]) if words else ""
+
+
+def _cause(error: OSError) -> str:
+    match error.errno:
+        case errno.ENOENT:
+            return "does not exist"
+        case errno.ELOOP:
+            return "changed into a symbolic link while it was looked at, or its links go in a circle"
+        case _:
+            return os.strerror(error.errno or 0).lower()
