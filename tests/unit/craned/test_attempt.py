@@ -64,7 +64,13 @@ PROLOG_FAILED = PrologEnded(a_run(HookPoint.PROLOG, Outcome(OutcomeKind.TIMEOUT,
 PROLOG_STOPPED = PrologEnded(a_run(HookPoint.PROLOG, Outcome(OutcomeKind.STOPPED)))
 EPILOG_OK = EpilogEnded(a_run(HookPoint.EPILOG))
 RELEASE = ReleaseRequested(ExitStatus(3), "cancelled by its user")
-REQUESTS = (PrepareRequested(), StepRequested(BATCH), StepRequested(STEP_0), SignalRequested(STEP_0.step_id, terminate=True), RELEASE)
+REQUESTS = (
+    PrepareRequested(),
+    StepRequested(BATCH),
+    StepRequested(STEP_0),
+    SignalRequested(STEP_0.step_id, terminate=True),
+    RELEASE,
+)
 EVENTS: tuple[Event, ...] = (
     *REQUESTS,
     SignalRequested(STEP_0.step_id, signal=10),
@@ -167,7 +173,14 @@ def test_every_order_of_events_keeps_the_promises_and_can_still_be_released(awai
     states = list(reachable(new(awaits_prolog=awaits_prolog)))
     assert len(states) > 100
     for watched in states:
-        events = (RELEASE, PROLOG_STOPPED, *(StepEnded(step.step_id, ()) for step in (BATCH, STEP_0)), ProcessesGone(), EpilogStarted(), EPILOG_OK)
+        events: tuple[Event, ...] = (
+            RELEASE,
+            PROLOG_STOPPED,
+            *(StepEnded(step.step_id, ()) for step in (BATCH, STEP_0)),
+            ProcessesGone(),
+            EpilogStarted(),
+            EPILOG_OK,
+        )
         end = watched
         for event in events:
             end = watch(end, event)
@@ -251,7 +264,11 @@ def test_after_the_release_every_request_repeats_its_report() -> None:
 
 def test_a_reboot_ends_steps_and_lets_a_broken_off_epilog_run_again() -> None:
     state, effects = after(StepRequested(BATCH), PROLOG_OK, TasksStarted(BATCH.step_id), NodeRebooted())
-    assert effects == [ReportStepEnded(BATCH.step_id, (TaskEnd(TaskId(0), ExitStatus(signal=9), reason="the node rebooted"),), "the node rebooted")]
+    assert effects == [
+        ReportStepEnded(
+            BATCH.step_id, (TaskEnd(TaskId(0), ExitStatus(signal=9), reason="the node rebooted"),), "the node rebooted"
+        )
+    ]
     _, effects = after(StepRequested(STEP_0), state=state)
     assert isinstance(effects[0], ReportStepEnded)
     state, _ = after(RELEASE, ProcessesGone(), EpilogStarted(), NodeRebooted())
