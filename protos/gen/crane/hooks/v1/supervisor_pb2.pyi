@@ -137,6 +137,7 @@ class SupervisorBootstrap(_message.Message):
     STATE_DIR_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
     UNKILLABLE_AFTER_S_FIELD_NUMBER: _builtins.int
+    CGROUP_INSTANCE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     attempt: _builtins.int
     step_id: _builtins.str
@@ -159,6 +160,8 @@ class SupervisorBootstrap(_message.Message):
     state_dir: _builtins.str
     """Directory for the step's own files."""
     unkillable_after_s: _builtins.float
+    cgroup_instance: _builtins.str
+    """Name of craned's own directory in each hierarchy: cluster.node.instance. Empty: `default`."""
     @_builtins.property
     def job(self) -> _job_pb2.JobSpec: ...
     @_builtins.property
@@ -193,10 +196,11 @@ class SupervisorBootstrap(_message.Message):
         state_dir: _builtins.str = ...,
         nodes: _abc.Iterable[_builtins.str] | None = ...,
         unkillable_after_s: _builtins.float = ...,
+        cgroup_instance: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "batch_script", b"batch_script", "cgroup_root", b"cgroup_root", "containment", b"containment", "craned_socket", b"craned_socket", "hooks", b"hooks", "job", b"job", "job_id", b"job_id", "kill_grace_s", b"kill_grace_s", "launcher_grace_s", b"launcher_grace_s", "node", b"node", "nodes", b"nodes", "nonce", b"nonce", "output_limit_bytes", b"output_limit_bytes", "state_dir", b"state_dir", "step", b"step", "step_id", b"step_id", "tasks", b"tasks", "unkillable_after_s", b"unkillable_after_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "batch_script", b"batch_script", "cgroup_instance", b"cgroup_instance", "cgroup_root", b"cgroup_root", "containment", b"containment", "craned_socket", b"craned_socket", "hooks", b"hooks", "job", b"job", "job_id", b"job_id", "kill_grace_s", b"kill_grace_s", "launcher_grace_s", b"launcher_grace_s", "node", b"node", "nodes", b"nodes", "nonce", b"nonce", "output_limit_bytes", b"output_limit_bytes", "state_dir", b"state_dir", "step", b"step", "step_id", b"step_id", "tasks", b"tasks", "unkillable_after_s", b"unkillable_after_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
