@@ -108,7 +108,15 @@ class ContainmentEmpty:
 
 
 Event = (
-    Begin | Started | SpawnFailed | ProcessExited | DeadlineReached | GraceEnded | KillWaitEnded | StopRequested | ContainmentEmpty
+    Begin
+    | Started
+    | SpawnFailed
+    | ProcessExited
+    | DeadlineReached
+    | GraceEnded
+    | KillWaitEnded
+    | StopRequested
+    | ContainmentEmpty
 )
 
 
@@ -343,9 +351,10 @@ def _reap(run: Run) -> tuple[Run, tuple[Effect, ...]]:
 
 def _script_over(run: Run, leftovers: tuple[Leftover, ...]) -> tuple[Run, tuple[Effect, ...]]:
     """Record the script under way and go on, or finish."""
-    assert run.verdict is not None
-    run = replace(run, ends=(*run.ends, ScriptEnd(run.index, run.verdict, leftovers)))
-    goes_on = run.verdict.ok or (run.limits.continue_on_failure and run.verdict.kind is not OutcomeKind.STOPPED)
+    verdict = run.verdict
+    assert verdict is not None, "a script is over once its outcome is known"
+    run = replace(run, ends=(*run.ends, ScriptEnd(run.index, verdict, leftovers)))
+    goes_on = verdict.ok or (run.limits.continue_on_failure and verdict.kind is not OutcomeKind.STOPPED)
     if not goes_on:
         return _finish(run)
     run, effects = (run, ()) if _is_list(run.limits) else _cancelled(run, Timer.DEADLINE)

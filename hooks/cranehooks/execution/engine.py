@@ -116,6 +116,11 @@ class Engine:
             return self._clock()
         return min((deadline for run in self._active.values() for deadline in run.deadlines.values()), default=None)
 
+    def remaining_s(self) -> float | None:
+        """Seconds to `next_deadline`, at least 0; None without one."""
+        deadline = self.next_deadline()
+        return None if deadline is None else max(0.0, deadline - self._clock())
+
     def start(self, spec: RunSpec, on_finished: OnFinished, on_script_started: OnScriptStarted | None = None) -> None:
         """Begin a run. `on_finished` is called exactly once, from a later `poll`; the first script may start in here.
 
@@ -144,10 +149,9 @@ class Engine:
 
     def poll(self, timeout_s: float | None = 0.0) -> None:
         """Do what is due, waiting up to `timeout_s` (None: without end) for something to happen."""
-        deadline = self.next_deadline()
-        if deadline is not None:
-            remaining = max(0.0, deadline - self._clock())
-            timeout_s = remaining if timeout_s is None else min(timeout_s, remaining)
+        remaining_s = self.remaining_s()
+        if remaining_s is not None:
+            timeout_s = remaining_s if timeout_s is None else min(timeout_s, remaining_s)
         for fd, _ in self._epoll.poll(timeout_s):
             handler = self._handlers.get(fd)
             # Handlers bear a stale call, for a descriptor closed and opened again within this batch.

@@ -8,8 +8,8 @@ import errno
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from fcntl import F_DUPFD_CLOEXEC, fcntl
+from pathlib import Path
 from signal import SIG_DFL, SIGKILL, SIGSTOP, getsignal, pidfd_send_signal, valid_signals
 
 from cranehooks.execution import syscalls
@@ -169,8 +169,7 @@ def stat_fields(pid: int | str) -> list[bytes]:
         ProcessLookupError: there is no such process.
     """
     try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as stat:
-            text = stat.read()
+        text = Path(f"/proc/{pid}/stat").read_bytes()
     except FileNotFoundError as error:
         raise ProcessLookupError(errno.ESRCH, "no such process", str(pid)) from error
     return text[text.rindex(b")") + 2 :].split()

@@ -95,7 +95,9 @@ def check(path: str, *, trusted_owner: bool = True) -> CheckedScript:
 
 def _check_file(path: str, target: str, status: os.stat_result, *, trusted_owner: bool) -> None:
     if stat.S_ISDIR(status.st_mode):
-        raise UnsafeScriptError(path, "is a directory, expected a file (a pattern such as DIRECTORY/* means its files)", errno.EISDIR)
+        raise UnsafeScriptError(
+            path, "is a directory, expected a file (a pattern such as DIRECTORY/* means its files)", errno.EISDIR
+        )
     if not stat.S_ISREG(status.st_mode):
         raise UnsafeScriptError(path, "is not a regular file", errno.EACCES)
     if trusted_owner:
@@ -140,7 +142,9 @@ def _trusted_target(path: str) -> str:
 def _check_owner(path: str, where: str, status: os.stat_result) -> None:
     what = "the script" if where == path else where
     if status.st_uid not in (0, os.geteuid()):
-        raise UnsafeScriptError(path, f"{what} belongs to uid {status.st_uid}, expected root or uid {os.geteuid()}; chown root {where}")
+        raise UnsafeScriptError(
+            path, f"{what} belongs to uid {status.st_uid}, expected root or uid {os.geteuid()}; chown root {where}"
+        )
     if not status.st_mode & _OTHERS_WRITE:
         return
     is_roots_sticky_directory = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX and status.st_uid == 0

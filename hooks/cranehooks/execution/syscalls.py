@@ -40,7 +40,7 @@ _CAPABILITY_VERSION_3 = 0x20080522
 
 
 class _CloneArguments(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012 - ctypes wants a plain list
+    _fields_ = [
         (name, ctypes.c_uint64)
         for name in (
             "flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack", "stack_size", "tls", "set_tid", "set_tid_size",
