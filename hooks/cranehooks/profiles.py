@@ -1,0 +1,263 @@
+"""The profiles as data: which of the systems this stands in for decides order, timeouts, flags and what a failure means."""
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+
+class ScriptOrder(Enum):
+    """In which order the scripts of one hook run."""
+
+    REVERSE_LIST = "reverse byte order of the whole list (z to a, Z to A, 9 to 0)"
+    REVERSE_WITHIN_PATTERN = "reverse byte order within each pattern, patterns in the order given"
+    ASCENDING = "ascending byte order of the whole list, as run-parts"
+
+
+class EmptyPattern(Enum):
+    """What a pattern that matches no file means."""
+
+    NO_HOOK = "no hook"
+    FAILS = "the hook fails"
+
+
+class TimeoutCover(Enum):
+    """What one timeout bounds."""
+
+    LIST = "the whole list"
+    SCRIPT = "each script"
+
+
+class SharedTimeout(Enum):
+    """How PrologEpilogTimeout stands to PrologTimeout and EpilogTimeout."""
+
+    OVERRIDES = "overrides both"
+    DEFAULT = "default of both"
+
+
+class PrologFlag(StrEnum):
+    """The words of PrologFlags, in their canonical spelling."""
+
+    ALLOC = "Alloc"
+    CONTAIN = "Contain"
+    DEFER_BATCH = "DeferBatch"
+    FORCE_REQUEUE_ON_FAIL = "ForceRequeueOnFail"
+    NO_HOLD = "NoHold"
+    RUN_IN_JOB = "RunInJob"
+    SERIAL = "Serial"
+    X11 = "X11"
+
+
+class JobAction(Enum):
+    """What happens to a job because of one hook run."""
+
+    CONTINUE = "continue"
+    """The run changes nothing for the job."""
+    REQUEUE = "requeue"
+    """Pending again; counted and delayed by `policy.RequeuePolicy`."""
+    REQUEUE_HELD = "requeue held"
+    """Pending again, and held until it is released."""
+    CANCEL = "cancel"
+    FAIL = "fail"
+
+
+class StepAction(Enum):
+    """What happens to a step because of its CrunProlog. It is never sent to a node unless it continues."""
+
+    CONTINUE = "continue"
+    CANCEL = "cancel"
+    FAIL = "fail"
+    """crun reports a failure and nothing was sent."""
+
+
+class TaskAction(Enum):
+    """What happens to a task because of a hook of its own. The task never starts unless it continues."""
+
+    CONTINUE = "continue"
+    CANCEL = "cancel"
+    FAIL = "fail"
+    EXIT_AS_HOOK = "exit as the hook"
+    """The task ends with the hook's own exit code, or 1 where it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailure:
+    """What the failure of a before-hook does to a job, by how the job was asked for."""
+
+    batch: JobAction
+    batch_no_requeue: JobAction
+    """Batch jobs submitted with --no-requeue; ForceRequeueOnFail treats them as the others when the Prolog fails."""
+    interactive: JobAction
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One column of the table of profiles. `docs/reference/profiles.md` is generated from it."""
+
+    name: str
+    summary: str
+    source: str
+    """Whose behaviour it is."""
+    prolog_failure: JobFailure
+    """Besides draining the node."""
+    hold_on_prolog_fail: bool
+    """Whether a requeue after a failing Prolog is held; the setting HoldOnPrologFail overrides it."""
+    cranectld_prolog_failure: JobFailure
+    task_prolog_failure: TaskAction
+    crun_prolog_failure: StepAction
+    order: ScriptOrder
+    timeout_cover: TimeoutCover
+    shared_timeout: SharedTimeout
+    default_timeout_s: float
+    timeouts_cover_task_hooks: bool
+    """Whether PrologTimeout and EpilogTimeout bound the task hooks too; otherwise `default_timeout_s` does, always."""
+    empty_pattern: EmptyPattern
+    flags: frozenset[PrologFlag]
+    """Words that PrologFlags may name."""
+    slurm_environment: bool = False
+    """Whether hooks and tasks always get the SLURM_* twins of their variables."""
+    notes: tuple[str, ...] = ()
+    """Where it departs from the system it stands in for, and why."""
+
+
+IMPLIED_FLAGS: dict[PrologFlag, frozenset[PrologFlag]] = {
+    PrologFlag.CONTAIN: frozenset({PrologFlag.ALLOC}),
+    PrologFlag.DEFER_BATCH: frozenset({PrologFlag.ALLOC}),
+    PrologFlag.FORCE_REQUEUE_ON_FAIL: frozenset({PrologFlag.ALLOC}),
+    PrologFlag.NO_HOLD: frozenset({PrologFlag.ALLOC}),
+    PrologFlag.RUN_IN_JOB: frozenset({PrologFlag.ALLOC, PrologFlag.CONTAIN}),
+    PrologFlag.X11: frozenset({PrologFlag.ALLOC, PrologFlag.CONTAIN}),
+}
+"""What a flag brings with it, complete: the implications of implied flags are listed."""
+
+INCOMPATIBLE_FLAGS: tuple[tuple[PrologFlag, PrologFlag, str], ...] = (
+    (PrologFlag.NO_HOLD, PrologFlag.CONTAIN, "Contain waits for the Prolog at allocation, NoHold does not"),
+    (PrologFlag.NO_HOLD, PrologFlag.X11, "X11 needs the Prolog before the first step, NoHold does not wait for it"),
+    (PrologFlag.RUN_IN_JOB, PrologFlag.SERIAL, "hooks inside their jobs cannot take turns on the node"),
+)
+
+UNSUPPORTED_FLAGS: frozenset[PrologFlag] = frozenset(
+    {PrologFlag.CONTAIN, PrologFlag.DEFER_BATCH, PrologFlag.RUN_IN_JOB, PrologFlag.X11}
+)
+"""Known words that this version refuses, so that no site believes it has what it has not."""
+
+
+def with_implied(flags: frozenset[PrologFlag]) -> frozenset[PrologFlag]:
+    """The flags and everything they imply."""
+    return flags.union(*(IMPLIED_FLAGS.get(flag, frozenset()) for flag in flags))
+
+
+_REQUEUE = JobFailure(JobAction.REQUEUE, JobAction.CANCEL, JobAction.CANCEL)
+_FAIL = JobFailure(JobAction.FAIL, JobAction.FAIL, JobAction.FAIL)
+
+DEFAULT_PROFILE = "crane-requeue"
+
+_SLURM = Profile(
+    name="slurm",
+    summary="What Slurm does, without its defects.",
+    source="Slurm's slurm.conf and Prolog and Epilog Guide",
+    prolog_failure=_REQUEUE,
+    hold_on_prolog_fail=True,
+    cranectld_prolog_failure=_REQUEUE,
+    task_prolog_failure=TaskAction.EXIT_AS_HOOK,
+    crun_prolog_failure=StepAction.CANCEL,
+    order=ScriptOrder.REVERSE_WITHIN_PATTERN,
+    timeout_cover=TimeoutCover.SCRIPT,
+    shared_timeout=SharedTimeout.DEFAULT,
+    default_timeout_s=300.0,
+    timeouts_cover_task_hooks=False,
+    empty_pattern=EmptyPattern.FAILS,
+    flags=frozenset(PrologFlag),
+    slurm_environment=True,
+    notes=(
+        "Slurm has no timeout unless one is set, and a hook that hangs keeps its job completing for ever: here 300 s apply.",
+        "Slurm does not bound TaskProlog and TaskEpilog; here 300 s apply to them, whatever the timeouts of the other hooks are.",
+        "Slurm drains a node whose Prolog timed out only if the script's exit status says so; here a timeout is always a failure.",
+        "A job requeued by a failing controller Prolog is counted, delayed and held after MaxRequeueCount; Slurm requeues it for ever.",
+        "A controller hook killed by a signal, or that cannot be started, failed; Slurm takes it for a success.",
+        "A cancelled job stays cancelled when its Prolog fails later; Slurm may requeue it.",
+        "The node is drained before the job is requeued; in Slurm the retry can land on it in between.",
+        "Waiting for Serial has a bound of its own and does not count as the script's time.",
+    ),
+)
+
+PROFILES: dict[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            name="crane-requeue",
+            summary="Crane's original promise: a failing Prolog requeues the batch job elsewhere.",
+            source="CraneSched's Prolog/Epilog guide, first edition",
+            prolog_failure=_REQUEUE,
+            hold_on_prolog_fail=False,
+            cranectld_prolog_failure=_REQUEUE,
+            task_prolog_failure=TaskAction.CANCEL,
+            crun_prolog_failure=StepAction.CANCEL,
+            order=ScriptOrder.REVERSE_LIST,
+            timeout_cover=TimeoutCover.LIST,
+            shared_timeout=SharedTimeout.OVERRIDES,
+            default_timeout_s=60.0,
+            timeouts_cover_task_hooks=True,
+            empty_pattern=EmptyPattern.NO_HOOK,
+            flags=frozenset(
+                {
+                    PrologFlag.ALLOC,
+                    PrologFlag.CONTAIN,
+                    PrologFlag.FORCE_REQUEUE_ON_FAIL,
+                    PrologFlag.NO_HOLD,
+                    PrologFlag.RUN_IN_JOB,
+                    PrologFlag.SERIAL,
+                }
+            ),
+            notes=(
+                "The controller's hooks run with CranectldUser's identity and a list of variables, never with the user's environment.",
+                "A step that arrives while the node's Prolog runs waits for it and shares its outcome.",
+            ),
+        ),
+        Profile(
+            name="crane-fail",
+            summary="Today's Crane: a failing Prolog fails the job.",
+            source="CraneSched's Prolog/Epilog guide, current edition",
+            prolog_failure=_FAIL,
+            hold_on_prolog_fail=False,
+            cranectld_prolog_failure=_FAIL,
+            task_prolog_failure=TaskAction.FAIL,
+            crun_prolog_failure=StepAction.FAIL,
+            order=ScriptOrder.REVERSE_LIST,
+            timeout_cover=TimeoutCover.LIST,
+            shared_timeout=SharedTimeout.OVERRIDES,
+            default_timeout_s=60.0,
+            timeouts_cover_task_hooks=True,
+            empty_pattern=EmptyPattern.NO_HOOK,
+            flags=frozenset({PrologFlag.CONTAIN, PrologFlag.RUN_IN_JOB, PrologFlag.SERIAL}),
+            notes=("crun's exit code is the step's even when CrunEpilog fails: the guide says that such a failure is logged.",),
+        ),
+        _SLURM,
+        Profile(
+            name="sunk",
+            summary="Slurm on Kubernetes with run-parts: as slurm, scripts in ascending order, an empty directory is no failure.",
+            source="CoreWeave's SUNK documentation",
+            prolog_failure=_SLURM.prolog_failure,
+            hold_on_prolog_fail=True,
+            cranectld_prolog_failure=_SLURM.cranectld_prolog_failure,
+            task_prolog_failure=_SLURM.task_prolog_failure,
+            crun_prolog_failure=_SLURM.crun_prolog_failure,
+            order=ScriptOrder.ASCENDING,
+            timeout_cover=TimeoutCover.SCRIPT,
+            shared_timeout=SharedTimeout.DEFAULT,
+            default_timeout_s=300.0,
+            timeouts_cover_task_hooks=False,
+            empty_pattern=EmptyPattern.NO_HOOK,
+            flags=frozenset(PrologFlag),
+            slurm_environment=True,
+            notes=_SLURM.notes,
+        ),
+    )
+}
+
+
+def profile_named(name: str) -> Profile:
+    """The profile of that name.
+
+    Raises:
+        KeyError: There is none; names come from checked settings.
+    """
+    return PROFILES[name]
