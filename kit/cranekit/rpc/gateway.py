@@ -1,0 +1,222 @@
+"""Front ends that import no gRPC: JSON over a local Unix socket, relayed to a gRPC service by its descriptor.
+
+The client sends `{"id": n, "method": M, "body": {…}}` and gets `{"id": n, "ok": {…}}` or `{"id": n, "error": {"code", "message"}}`; from a streaming method
+`{"id": n, "item": {…}}` any number of times, then `{"id": n, "end": true}` or an error. `{"id": n, "cancel": true}` ends a call. Calls run side by side; when
+the connection closes, all of them are cancelled. Identity is the peer's, by SO_PEERCRED.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+from google.protobuf.message_factory import GetMessageClass
+
+from cranekit import frames
+from cranekit.aio_frames import FrameStream
+from cranekit.errors import CraneError, ErrorCode
+from cranekit.local_socket import Peer
+from cranekit.rpc.credentials import Identity, TokenMinter, identity_of_peer, user_metadata
+from cranekit.rpc.status import error_from_rpc
+
+_log = structlog.get_logger()
+
+Json = dict[str, Any]  # as JSON has it
+
+MAX_CALLS = 64
+"""Calls under way on one connection; more are refused."""
+
+MAX_WAITING_DATA = 64
+"""Data frames that wait for their handler before the connection is no longer read."""
+
+
+class Gateway:
+    """Calls one gRPC service with JSON, by its descriptor."""
+
+    def __init__(self, channel: grpc.aio.Channel, service: ServiceDescriptor) -> None:
+        self._channel = channel
+        self._service = service
+
+    def knows(self, method: str) -> bool:
+        return method in self._service.methods_by_name
+
+    def streams(self, method: str) -> bool:
+        """Whether the method answers with a stream."""
+        return bool(self._service.methods_by_name[method].server_streaming)
+
+    async def call(self, method: str, body: Json, token: str) -> Json:
+        """One answer.
+
+        Raises:
+            CraneError: what the service answered, or INVALID_ARGUMENT for a body that is not the method's.
+        """
+        descriptor, request = self._request(method, body)
+        stub = self._channel.unary_unary(
+            self._path(descriptor),
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=GetMessageClass(descriptor.output_type).FromString,
+        )
+        try:
+            return _to_json(await stub(request, metadata=grpc.aio.Metadata(*user_metadata(token))))
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error) from error
+
+    async def stream(self, method: str, body: Json, token: str) -> AsyncIterator[Json]:
+        """Answers as they come; closing the iterator cancels the call. Raises as `call`."""
+        descriptor, request = self._request(method, body)
+        stub = self._channel.unary_stream(
+            self._path(descriptor),
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=GetMessageClass(descriptor.output_type).FromString,
+        )
+        call = stub(request, metadata=grpc.aio.Metadata(*user_metadata(token)))
+        try:
+            async for answer in call:
+                yield _to_json(answer)
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error) from error
+        finally:
+            call.cancel()
+
+    def _path(self, descriptor: MethodDescriptor) -> str:
+        return f"/{self._service.full_name}/{descriptor.name}"
+
+    def _request(self, method: str, body: Json) -> tuple[MethodDescriptor, Any]:  # the method's own message type
+        descriptor = self._service.methods_by_name[method]
+        request = GetMessageClass(descriptor.input_type)()
+        try:
+            ParseDict(body, request)
+        except (ParseError, ValueError, TypeError, AttributeError) as error:
+            raise CraneError(ErrorCode.INVALID_ARGUMENT, f"{method}: {error}") from error
+        return descriptor, request
+
+
+def _to_json(message: Any) -> Json:  # of any service's types
+    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+
+
+@dataclass(slots=True)
+class FrontRequest:
+    """One call that the daemon serves itself."""
+
+    call_id: int
+    body: Json
+    peer: Peer
+    identity: Identity
+    token: str
+    stream: FrameStream
+    data: asyncio.Queue[frames.DataFrame | None] = field(default_factory=lambda: asyncio.Queue(MAX_WAITING_DATA))
+    """The connection's data frames while this call lasts; None when the client has gone."""
+
+    async def ok(self, answer: Json) -> None:
+        await self.stream.send(frames.encode_json({"id": self.call_id, "ok": answer}))
+
+    async def item(self, item: Json) -> None:
+        await self.stream.send(frames.encode_json({"id": self.call_id, "item": item}))
+
+    async def send_data(self, channel: int, number: int, data: bytes) -> None:
+        await self.stream.send(frames.encode_data(channel, number, data))
+
+    async def end(self) -> None:
+        await self.stream.send(frames.encode_json({"id": self.call_id, "end": True}))
+
+
+FrontHandler = Callable[[FrontRequest], Awaitable[None]]
+
+
+class FrontConnection:
+    """One front end's connection."""
+
+    def __init__(
+        self,
+        stream: FrameStream,
+        peer: Peer,
+        gateway: Gateway,
+        minter: TokenMinter,
+        handlers: Mapping[str, FrontHandler],
+    ) -> None:
+        """`handlers` are the methods that the daemon serves itself; all others go to the gateway's service."""
+        self._stream = stream
+        self._peer = peer
+        self._identity = identity_of_peer(peer.uid, peer.gid)
+        self._gateway = gateway
+        self._minter = minter
+        self._handlers = handlers
+        self._calls: dict[int, asyncio.Task[None]] = {}
+        self._receiver: FrontRequest | None = None
+
+    async def serve(self) -> None:
+        """Answers until the client goes; then cancels what is under way."""
+        async with asyncio.TaskGroup() as tasks:
+            try:
+                while (frame := await self._stream.recv()) is not None:
+                    if isinstance(frame, frames.JsonFrame):
+                        await self._take(frame.value, tasks)
+                    elif isinstance(frame, frames.DataFrame) and self._receiver is not None:
+                        await self._receiver.data.put(frame)
+            except CraneError as error:
+                await self._answer_error(0, error)
+            except ConnectionError:
+                pass
+            finally:
+                for task in self._calls.values():
+                    task.cancel()
+
+    async def _take(self, message: Json, tasks: asyncio.TaskGroup) -> None:
+        call_id = message.get("id")
+        if not isinstance(call_id, int):
+            return await self._answer_error(0, _invalid("expected a number in `id`"))
+        if message.get("cancel") is True:
+            if (task := self._calls.get(call_id)) is not None:
+                task.cancel()
+            return None
+        method, body = message.get("method"), message.get("body", {})
+        if not isinstance(method, str) or not isinstance(body, dict):
+            return await self._answer_error(call_id, _invalid("expected a name in `method` and an object in `body`"))
+        if method not in self._handlers and not self._gateway.knows(method):
+            return await self._answer_error(call_id, CraneError(ErrorCode.UNIMPLEMENTED, f"no method {method!r}"))
+        if call_id in self._calls or len(self._calls) >= MAX_CALLS:
+            error = CraneError(ErrorCode.RESOURCE_EXHAUSTED, f"call {call_id}: expected a new id and at most {MAX_CALLS} calls at once")
+            return await self._answer_error(call_id, error)
+        self._calls[call_id] = tasks.create_task(self._serve_call(call_id, method, body))  # noqa: TID251 owned by serve's group
+        return None
+
+    async def _serve_call(self, call_id: int, method: str, body: Json) -> None:
+        try:
+            token = self._minter.mint(self._identity)
+            handler = self._handlers.get(method)
+            if handler is not None:
+                request = FrontRequest(call_id, body, self._peer, self._identity, token, self._stream)
+                self._receiver = request
+                await handler(request)
+            elif self._gateway.streams(method):
+                async for item in self._gateway.stream(method, body, token):
+                    await self._stream.send(frames.encode_json({"id": call_id, "item": item}))
+                await self._stream.send(frames.encode_json({"id": call_id, "end": True}))
+            else:
+                answer = await self._gateway.call(method, body, token)
+                await self._stream.send(frames.encode_json({"id": call_id, "ok": answer}))
+        except CraneError as error:
+            await self._answer_error(call_id, error)
+        except ConnectionError:
+            _log.debug("front.client_gone", method=method, uid=self._peer.uid)
+        except Exception:  # a boundary: one call's fault must not end the others
+            _log.exception("front.call_failed", method=method, uid=self._peer.uid)
+            await self._answer_error(call_id, CraneError(ErrorCode.INTERNAL, "internal error: see the daemon's log"))
+        finally:
+            del self._calls[call_id]
+
+    async def _answer_error(self, call_id: int, error: CraneError) -> None:
+        message = {"id": call_id, "error": {"code": error.code.name, "message": error.message, "retryable": error.retryable}}
+        try:
+            await self._stream.send(frames.encode_json(message))
+        except ConnectionError:
+            _log.debug("front.client_gone", uid=self._peer.uid)
+
+
+def _invalid(message: str) -> CraneError:
+    return CraneError(ErrorCode.INVALID_ARGUMENT, message)
