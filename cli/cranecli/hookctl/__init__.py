@@ -1,0 +1,5 @@
+"""hookctl: what administrators ask and change.
+
+`main` declares the commands, one module each; `front` is how they reach the controller and how their errors become exit codes;
+`local_cluster` runs a whole cluster on this machine, with `warden` as the ancestor of its processes; `demo` is a story told with it.
+"""
