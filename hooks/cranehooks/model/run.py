@@ -166,7 +166,7 @@ class HookSettings:
     output_limit_bytes: int = 1 << 20
     slurm_compatible_env: bool = False
     config_dir: str = "/etc/crane"
-    hold_on_prolog_fail: bool = False
-    """Whether a job requeued by its Prolog waits for release."""
+    hold_on_prolog_fail: bool | None = None
+    """Whether a job requeued by its Prolog waits for release; None: as the profile says."""
     grace_s: float = 5.0
     """From TERM to KILL for a script that exceeded its time."""
