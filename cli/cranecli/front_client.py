@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import socket
@@ -136,7 +135,7 @@ class FrontClient:
     def __init__(self, connection: socket.socket, path: str) -> None:
         self._socket = connection
         self._path = path
-        self._frames = frames.FrameBuffer()
+        self._frames = frames.FrameDecoder()
         self._streams: dict[int, FrontStream] = {}
         self._last_id = 0
         self.is_broken = False
@@ -164,6 +163,19 @@ class FrontClient:
     def close(self) -> None:
         """Hangs up: what is bound to the connection ends."""
         self._socket.close()
+
+    def reconnect(self) -> None:
+        """Makes a new connection in place of a broken one. Streams of the old one have failed.
+
+        Raises:
+            FrontUnavailableError: nobody listens there.
+        """
+        connection = open_socket(self._path)
+        self._break("the connection was replaced")
+        self._socket.close()
+        self._socket = connection
+        self._frames = frames.FrameDecoder()
+        self.is_broken = False
 
     def fileno(self) -> int:
         """Readable when `receive` has something to do."""
@@ -242,12 +254,21 @@ class FrontClient:
         if not data:
             self._break(f"the daemon on {self._path} has hung up: it is stopping, or was restarted")
             return
-        for kind, payload in self._frames.feed(data):
-            if kind == frames.JSON:
-                self._dispatch(json.loads(payload))
+        try:
+            received = self._frames.feed(data)
+        except frames.FrameError as error:
+            self._break(f"what came from {self._path} is no answer of a daemon: {error}")
+            return
+        for frame in received:
+            if isinstance(frame, frames.JsonFrame):
+                self._dispatch(frame.value)
 
     def _dispatch(self, message: Body) -> None:
         request_id = message.get("id", 0)
+        if request_id == 0:
+            # Not the answer to one request: the daemon did not understand the connection as such.
+            self._break(str((message.get("error") or {}).get("message", "the daemon has given up on the connection")))
+            return
         stream = self._streams.get(request_id)
         if stream is not None and stream.receive(message):
             del self._streams[request_id]
@@ -260,7 +281,13 @@ class FrontClient:
 
     def _send(self, message: Body) -> None:
         try:
-            self._socket.sendall(frames.encode(frames.JSON, json.dumps(message).encode()))
+            frame = frames.encode_json(message)
+        except frames.FrameError as error:
+            raise FrontError("INVALID_ARGUMENT", f"the request is too large: {error.message}") from error
+        except UnicodeEncodeError as error:
+            raise FrontError("INVALID_ARGUMENT", f"the request holds text that is not UTF-8: {error.object[:80]!r}") from error
+        try:
+            self._socket.sendall(frame)
         except OSError as error:
             self.is_broken = True
             raise FrontUnavailableError(f"lost the connection to {self._path}: {error.strerror}") from error
