@@ -1,0 +1,117 @@
+"""Which files a pattern means, and which of them may run."""
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from cranehooks.execution import scripts
+from cranehooks.execution.scripts import UnsafeScriptError, check, resolve
+from cranehooks.testing.faulty_scripts import HookScripts
+
+
+def refusal(path: str, *, trusted_owner: bool = True) -> UnsafeScriptError:
+    with pytest.raises(UnsafeScriptError) as caught:
+        check(path, trusted_owner=trusted_owner)
+    return caught.value
+
+
+def test_a_literal_path_means_itself_even_when_it_is_missing() -> None:
+    assert resolve(["/nowhere/at-all"]) == {"/nowhere/at-all": ["/nowhere/at-all"]}
+
+
+def test_globs_mean_the_files_that_match(files: HookScripts) -> None:
+    for name in ("10-a.sh", "20-b.sh", "20-c.txt"):
+        files.ok(name)
+    (files.directory / "30-d.sh").mkdir()
+    top = str(files.directory)
+    found = {pattern: sorted(Path(path).name for path in paths) for pattern, paths in resolve(
+        [f"{top}/*.sh", f"{top}/2?-*", f"{top}/[13]0-*", f"{top}/*.py"]
+    ).items()}
+    assert found == {
+        f"{top}/*.sh": ["10-a.sh", "20-b.sh"],
+        f"{top}/2?-*": ["20-b.sh", "20-c.txt"],
+        f"{top}/[13]0-*": ["10-a.sh"],
+        f"{top}/*.py": [],
+    }
+
+
+def test_patterns_are_absolute() -> None:
+    with pytest.raises(ValueError, match=r"must be absolute, got 'prolog\.d/\*'"):
+        resolve(["prolog.d/*"])
+
+
+def test_a_good_script_is_hashed(files: HookScripts) -> None:
+    path = files.ok()
+    checked = check(path)
+    assert checked.sha256 == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    assert checked.interpreter == "/bin/sh"
+
+
+@pytest.mark.parametrize("trusted_owner", [True, False])
+def test_what_cannot_run_says_why(files: HookScripts, trusted_owner: bool) -> None:
+    missing = refusal(str(files.directory / "missing"), trusted_owner=trusted_owner)
+    assert (missing.errno, missing.reason) == (errno.ENOENT, "does not exist")
+    locked = files.not_executable()
+    not_executable = refusal(locked, trusted_owner=trusted_owner)
+    assert (not_executable.errno, not_executable.reason) == (errno.EACCES, f"is not executable; chmod a+x {locked}")
+    assert refusal(str(files.directory), trusted_owner=trusted_owner).errno == errno.EISDIR
+    fifo = files.directory / "fifo"
+    os.mkfifo(fifo, 0o755)
+    assert refusal(str(fifo), trusted_owner=trusted_owner).reason == "is not a regular file"
+    assert refusal(f"{locked}/below", trusted_owner=trusted_owner).errno == errno.ENOTDIR
+
+
+def test_a_script_that_others_may_write_is_refused_with_the_remedy(files: HookScripts) -> None:
+    path = files.writable_by_others()
+    unsafe = refusal(path)
+    assert unsafe.errno == 0
+    assert unsafe.reason == f"the script is writable by group or others (mode 0777); chmod go-w {path}"
+    assert check(path, trusted_owner=False).sha256
+
+
+def test_a_directory_above_that_others_may_write_is_refused(files: HookScripts) -> None:
+    path = files.ok()
+    files.directory.chmod(0o775)
+    assert refusal(path).reason.endswith(f"is writable by group or others (mode 0775); chmod go-w {files.directory}")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")
+def test_a_script_of_somebody_else_is_refused(files: HookScripts) -> None:
+    path = files.ok()
+    os.chown(path, 12345, 0)
+    assert refusal(path).reason == f"the script belongs to uid 12345, expected root or uid 0; chown root {path}"
+    assert check(path, trusted_owner=False).sha256
+
+
+def test_only_roots_sticky_directories_pass(files: HookScripts) -> None:
+    path = files.ok()
+    files.directory.chmod(0o1777)
+    if os.geteuid() == 0:
+        assert check(path).sha256
+    else:
+        assert "writable by group or others" in refusal(path).reason
+
+
+def test_links_are_followed_and_everything_on_the_way_is_checked(files: HookScripts, tmp_path: Path) -> None:
+    path = files.ok()
+    (tmp_path / "dir-link").symlink_to(files.directory)
+    link = tmp_path / "link"
+    link.symlink_to("dir-link/../hooks.d/ok")
+    assert check(str(link)).sha256 == check(path).sha256
+    files.directory.chmod(0o777)
+    assert f"chmod go-w {files.directory}" in refusal(str(link)).reason
+
+
+def test_a_circle_of_links_ends(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    assert refusal(str(tmp_path / "a")).errno == errno.ELOOP
+
+
+def test_interpreter_lines() -> None:
+    assert scripts._interpreter(b"#! /usr/bin/env  python3\nx") == "/usr/bin/env"
+    assert scripts._interpreter(b"#!") == ""
+    assert scripts._interpreter(b"exit 0\n") == ""
