@@ -95,7 +95,7 @@ class TaskBootstrap(_message.Message):
     local_id: _builtins.int
     @_builtins.property
     def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Complete: exactly what the task gets before TaskProlog edits it."""
+        """With the common environment, exactly what the task gets before TaskProlog edits it."""
 
     def __init__(
         self,
@@ -118,6 +118,26 @@ class SupervisorBootstrap(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class EnvironmentEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     JOB_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     STEP_ID_FIELD_NUMBER: _builtins.int
@@ -138,6 +158,7 @@ class SupervisorBootstrap(_message.Message):
     NODES_FIELD_NUMBER: _builtins.int
     UNKILLABLE_AFTER_S_FIELD_NUMBER: _builtins.int
     CGROUP_INSTANCE_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     attempt: _builtins.int
     step_id: _builtins.str
@@ -174,6 +195,10 @@ class SupervisorBootstrap(_message.Message):
     def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names for logs and the output file patterns."""
 
+    @_builtins.property
+    def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the environments of all tasks have in common; each task's own variables add to it and win. It keeps the message within a frame."""
+
     def __init__(
         self,
         *,
@@ -197,10 +222,11 @@ class SupervisorBootstrap(_message.Message):
         nodes: _abc.Iterable[_builtins.str] | None = ...,
         unkillable_after_s: _builtins.float = ...,
         cgroup_instance: _builtins.str = ...,
+        environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "batch_script", b"batch_script", "cgroup_instance", b"cgroup_instance", "cgroup_root", b"cgroup_root", "containment", b"containment", "craned_socket", b"craned_socket", "hooks", b"hooks", "job", b"job", "job_id", b"job_id", "kill_grace_s", b"kill_grace_s", "launcher_grace_s", b"launcher_grace_s", "node", b"node", "nodes", b"nodes", "nonce", b"nonce", "output_limit_bytes", b"output_limit_bytes", "state_dir", b"state_dir", "step", b"step", "step_id", b"step_id", "tasks", b"tasks", "unkillable_after_s", b"unkillable_after_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "batch_script", b"batch_script", "cgroup_instance", b"cgroup_instance", "cgroup_root", b"cgroup_root", "containment", b"containment", "craned_socket", b"craned_socket", "environment", b"environment", "hooks", b"hooks", "job", b"job", "job_id", b"job_id", "kill_grace_s", b"kill_grace_s", "launcher_grace_s", b"launcher_grace_s", "node", b"node", "nodes", b"nodes", "nonce", b"nonce", "output_limit_bytes", b"output_limit_bytes", "state_dir", b"state_dir", "step", b"step", "step_id", b"step_id", "tasks", b"tasks", "unkillable_after_s", b"unkillable_after_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

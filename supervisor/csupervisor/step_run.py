@@ -1,0 +1,253 @@
+"""Does what the machine of the step asks for, and tells the machine what craned, the launcher and the tasks do."""
+
+import asyncio
+import logging
+import os
+from collections import deque
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final, Protocol
+
+from cranehooks.execution.asyncio_engine import AsyncEngine
+from cranehooks.execution.containment.detect import ContainmentUnavailableError
+from cranehooks.execution.engine import Engine
+from cranehooks.model.ids import TaskId
+from cranehooks.model.job import StdioMode
+from cranehooks.model.run import HookRun
+from csupervisor import step as machine
+from csupervisor import task
+from csupervisor.batch import remove_script, write_script
+from csupervisor.bootstrap import Bootstrap, TaskStart
+from csupervisor.cleanup import StepCells
+from csupervisor.identity import acting_as
+from csupervisor.stdio import OutputChunk, OutputWindow
+from csupervisor.step_streams import OutputFileError, StepStreams
+from csupervisor.task_run import TaskReports, TaskRun, TaskSurroundings
+
+_OOM_SCORE_ADJ: Final = Path("/proc/self/oom_score_adj")
+
+_log = logging.getLogger(__name__)
+
+
+class Craned(Protocol):
+    """What a step has to say to its craned; nothing of it waits."""
+
+    def send_started(self) -> None: ...
+
+    def send_hook_run(self, run: HookRun) -> None: ...
+
+    def send_output(self, chunk: OutputChunk) -> None: ...
+
+    def send_stdin_credit(self, size_bytes: int) -> None: ...
+
+    def send_notice(self, text: str) -> None: ...
+
+    def send_end(self, end: machine.StepEnd) -> None: ...
+
+
+class PreparationError(Exception):
+    """The step cannot start on this node: says why, for its owner."""
+
+
+class StepRun:
+    """One step on this node; hears what craned says (`craned_client.CranedListener`)."""
+
+    def __init__(
+        self, bootstrap: Bootstrap, craned: Craned, window: OutputWindow, group: asyncio.TaskGroup, resources: AsyncExitStack
+    ) -> None:
+        """Work goes into `group`; what has to be closed after all of that goes onto `resources`."""
+        self._bootstrap = bootstrap
+        self._craned = craned
+        self._group = group
+        self._resources = resources
+        self._loop = asyncio.get_running_loop()
+        self._window = window
+        self._streams = StepStreams(bootstrap, window, craned.send_stdin_credit)
+        self._state = machine.Step(
+            task_ids=tuple(start.task_id for start in bootstrap.tasks),
+            has_launcher=bootstrap.step.stdio is StdioMode.ATTACHED,
+            launcher_grace_s=bootstrap.launcher_grace_s,
+            output_grace_s=bootstrap.kill_grace_s,
+        )
+        self._events: deque[machine.Event] = deque()
+        self._timers: dict[machine.Timer, asyncio.TimerHandle] = {}
+        self._cells: StepCells | None = None
+        self._tasks: dict[TaskId, TaskRun] = {}
+        self._is_redialled = False
+        self.over = asyncio.Event()
+        """Set once nothing is left to do."""
+
+    def feed(self, event: machine.Event) -> None:
+        """Let the machine take a step, and do what follows."""
+        self._events.append(event)
+        if len(self._events) > 1:
+            # An effect led here: the loop below goes on with it.
+            return
+        while self._events:
+            self._state, effects = machine.advance(self._state, self._events[0])
+            for effect in effects:
+                self._carry_out(effect)
+            self._events.popleft()
+
+    # ---- what craned says
+
+    def dialled(self) -> None:
+        if self._is_redialled:
+            # The launcher was connected through the craned that went away; the grace is for it to come back.
+            self.feed(machine.LauncherLost())
+            if self._streams.stdin is not None:
+                self._streams.stdin.redialled()
+        self._is_redialled = True
+
+    def launcher(self, *, attached: bool) -> None:
+        self.feed(machine.LauncherAttached() if attached else machine.LauncherLost())
+
+    def stdin(self, data: bytes, *, eof: bool) -> None:
+        stdin = self._streams.stdin
+        if stdin is None:
+            # No task here reads; the sender need not wait for one.
+            self._craned.send_stdin_credit(len(data))
+            return
+        if data:
+            stdin.feed(data)
+        if eof:
+            stdin.end()
+
+    def output_taken(self, size_bytes: int) -> None:
+        self._window.acknowledge(size_bytes)
+
+    def signalled(self, number: int) -> None:
+        self.feed(machine.Signal(number))
+
+    def terminated(self, reason: str) -> None:
+        self.feed(machine.Terminate(reason))
+
+    def end_acknowledged(self) -> None:
+        self.feed(machine.EndAcknowledged())
+
+    # ---- what the machine asks for
+
+    def _carry_out(self, effect: machine.Effect) -> None:
+        match effect:
+            case machine.Prepare():
+                self._group.create_task(self._prepare(), name="prepare")
+            case machine.BeginTasks():
+                for run in self._tasks.values():
+                    run.feed(task.Begin())
+            case machine.TerminateTasks(reason):
+                self._streams.tell(f"step {self._bootstrap.key.step_id} on {self._bootstrap.node} is ended: {reason}")
+                for run in self._tasks.values():
+                    run.feed(task.Terminate(reason))
+            case machine.SignalTasks(number):
+                for run in self._tasks.values():
+                    run.feed(task.Signal(number))
+            case machine.CleanUp():
+                self._group.create_task(self._clean_up(), name="clean up")
+            case machine.DropOutput():
+                self._streams.drop()
+            case machine.SetTimer(timer, after_s):
+                self._cancel_timer(timer)
+                self._timers[timer] = self._loop.call_later(after_s, self._timer_ended, timer)
+            case machine.CancelTimer(timer):
+                self._cancel_timer(timer)
+            case machine.ReportStarted():
+                self._craned.send_started()
+            case machine.ReportEnd(end):
+                _log.info("step %s ended: %s", self._bootstrap.key, _summary(end))
+                self._craned.send_end(end)
+            case machine.Exit():
+                self.over.set()
+
+    def _cancel_timer(self, timer: machine.Timer) -> None:
+        if handle := self._timers.pop(timer, None):
+            handle.cancel()
+
+    def _timer_ended(self, timer: machine.Timer) -> None:
+        del self._timers[timer]
+        self.feed(machine.TimerEnded(timer))
+
+    async def _prepare(self) -> None:
+        try:
+            await self._make_ready()
+        except PreparationError as error:
+            self._streams.tell(str(error))
+            self.feed(machine.PreparationFailed(str(error)))
+        else:
+            self.feed(machine.Prepared())
+
+    async def _make_ready(self) -> None:
+        bootstrap = self._bootstrap
+        try:
+            self._streams.open_files()
+        except OutputFileError as error:
+            _check_directory(bootstrap)
+            raise PreparationError(str(error)) from error
+        _check_directory(bootstrap)
+        try:
+            batch = write_script(bootstrap) if bootstrap.is_batch else None
+        except OSError as error:
+            message = f"cannot write the batch script below {bootstrap.state_dir}: {error.strerror}"
+            raise PreparationError(message) from error
+        try:
+            self._cells = StepCells.open(bootstrap)
+            cells = {start.task_id: self._cells.task_cell(start.task_id) for start in bootstrap.tasks}
+        except (OSError, ContainmentUnavailableError) as error:
+            message = f"cannot contain the step's processes: {error}"
+            raise PreparationError(message) from error
+        oom_score_adj = _oom_score_adj_for_users()
+        engine = Engine(self._cells.containment, oom_score_adj=oom_score_adj)
+        surroundings = TaskSurroundings(
+            bootstrap=bootstrap,
+            engine=await self._resources.enter_async_context(AsyncEngine(engine)),
+            group=self._group,
+            reports=TaskReports(self._task_running, self._task_over, self._craned.send_hook_run),
+            batch=batch,
+            oom_score_adj=oom_score_adj,
+        )
+        for start in bootstrap.tasks:
+            streams = self._streams.of_task(start.task_id)
+            self._tasks[start.task_id] = TaskRun(surroundings, start, streams, cells[start.task_id])
+
+    def _task_running(self, start: TaskStart) -> None:
+        self.feed(machine.TaskRunning(start.task_id))
+
+    def _task_over(self, end: task.TaskEnd) -> None:
+        if end.cancelled:
+            text = f"task {end.task_id} cancelled: {end.reason}"
+            self._streams.tell(text)
+            if not self._streams.goes_to_files:
+                self._craned.send_notice(text)
+        self.feed(machine.TaskOver(end))
+
+    async def _clean_up(self) -> None:
+        unkillable = await self._cells.clean_up(self._bootstrap.unkillable_after_s) if self._cells is not None else ()
+        if self._bootstrap.is_batch:
+            remove_script(self._bootstrap)
+        self.feed(machine.CleanedUp(unkillable))
+        self._streams.finish(lambda: self.feed(machine.OutputSent()))
+
+
+def _check_directory(bootstrap: Bootstrap) -> None:
+    """Whether the user may work where the step is to work.
+
+    Raises:
+        PreparationError: no.
+    """
+    with acting_as(bootstrap.job.credentials):
+        try:
+            os.chdir(bootstrap.cwd)
+        except (OSError, ValueError) as error:
+            message = f"cannot enter working directory {bootstrap.cwd}: {error.strerror if isinstance(error, OSError) else error}"
+            raise PreparationError(message) from error
+    os.chdir("/")
+
+
+def _oom_score_adj_for_users() -> int | None:
+    """A daemon that the kernel spares does not pass that on."""
+    return 0 if int(_OOM_SCORE_ADJ.read_text(encoding="ascii")) < 0 else None
+
+
+def _summary(end: machine.StepEnd) -> str:
+    tasks = ", ".join(f"task {over.task_id} {over.exit}" for over in end.tasks[:8])
+    more = f" and {len(end.tasks) - 8} more" if len(end.tasks) > 8 else ""
+    return f"{tasks}{more}{f'; {end.reason}' if end.reason else ''}"

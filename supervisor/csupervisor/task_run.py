@@ -1,0 +1,260 @@
+"""Does what the machine of one task asks for: runs its hooks, starts and signals its process, ends what is left of it."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from dataclasses import dataclass
+from signal import SIGKILL
+from typing import Final, Protocol
+
+from cranehooks import directives
+from cranehooks.execution.containment.cells import Cell
+from cranehooks.execution.process import Process, SpawnError, SpawnRequest, spawn
+from cranehooks.model.ids import RunId
+from cranehooks.model.job import ExitStatus
+from cranehooks.model.points import HookPoint
+from cranehooks.model.run import HookKey, HookRun, RunSpec
+from csupervisor import task as machine
+from csupervisor.bootstrap import Bootstrap, TaskStart
+from csupervisor.cleanup import emptied, end_all
+from csupervisor.hook_failure import exit_code_of, failure_of
+from csupervisor.identity import acting_as
+from csupervisor.program import UnrunnableError, find_program, unrunnable
+from csupervisor.stdio import TaskStreams
+
+_DEFAULT_OUTPUT_LIMIT_BYTES: Final = 1 << 20
+_EDITS: Final = frozenset({HookPoint.TASK_PROLOG, HookPoint.STEP_TASK_PROLOG})
+"""Hooks whose output may change the task."""
+
+
+class HookEngine(Protocol):
+    """Runs hooks; `cranehooks.execution.asyncio_engine.AsyncEngine` is the real one."""
+
+    async def run(self, spec: RunSpec) -> HookRun: ...
+
+    def stop(self, run_id: RunId) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReports:
+    """Who is told of what a task does."""
+
+    running: Callable[[TaskStart], None]
+    over: Callable[[machine.TaskEnd], None]
+    hook_ended: Callable[[HookRun], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The script of a batch step, where it was written."""
+
+    path: str
+    name: str
+    """As its owner knows it."""
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSurroundings:
+    """What the tasks of a step share."""
+
+    bootstrap: Bootstrap
+    engine: HookEngine
+    group: asyncio.TaskGroup
+    reports: TaskReports
+    batch: Batch | None
+    oom_score_adj: int | None
+    """Given to processes of the user; None lets them inherit ours."""
+
+
+class TaskRun:
+    """One task. All calls come from the loop's thread."""
+
+    def __init__(self, surroundings: TaskSurroundings, start: TaskStart, streams: TaskStreams, cell: Cell) -> None:
+        bootstrap = surroundings.bootstrap
+        self._around = surroundings
+        self._bootstrap = bootstrap
+        self._start = start
+        self._streams = streams
+        self._cell = cell
+        self._environment = dict(start.environment)
+        self._state = machine.Task(
+            start.task_id, frozenset(bootstrap.hooks), bootstrap.kill_grace_s, bootstrap.unkillable_after_s
+        )
+        self._events: deque[machine.Event] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._timers: dict[machine.Timer, asyncio.TimerHandle] = {}
+        self._process: Process | None = None
+        self._hook: RunId | None = None
+        self._waiting_for_rest: asyncio.Task[None] | None = None
+
+    def feed(self, event: machine.Event) -> None:
+        """Let the machine take a step, and do what follows."""
+        self._events.append(event)
+        if len(self._events) > 1:
+            # A report of an effect led here: the loop below goes on with it.
+            return
+        while self._events:
+            self._state, effects = machine.advance(self._state, self._events[0])
+            for effect in effects:
+                answer = self._carry_out(effect)
+                if answer is not None:
+                    self._events.append(answer)
+            self._events.popleft()
+
+    def _carry_out(self, effect: machine.Effect) -> machine.Event | None:
+        match effect:
+            case machine.RunHook(point):
+                self._hook = self._key(point).run_id
+                self._around.group.create_task(self._run_hook(point), name=self._hook)
+            case machine.StopHook():
+                if self._hook is not None and not self._around.engine.stop(self._hook):
+                    # It has not begun: `_run_hook` finds no hook to run.
+                    self._hook = None
+            case machine.SpawnTask():
+                return self._spawn()
+            case machine.SignalTask(number):
+                self._cell.signal_all(number)
+            case machine.KillTask():
+                self._cell.kill()
+            case machine.AwaitRest():
+                self._wait_for_rest(emptied(self._cell))
+            case machine.KillRest():
+                self._wait_for_rest(end_all(self._cell, self._bootstrap.unkillable_after_s))
+            case machine.SetTimer(timer, after_s):
+                self._timers[timer] = self._loop.call_later(after_s, self._timer_ended, timer)
+            case machine.CancelTimer(timer):
+                if handle := self._timers.pop(timer, None):
+                    handle.cancel()
+            case machine.ReportRunning():
+                self._around.reports.running(self._start)
+            case machine.ReportEnd(end):
+                self._give_up()
+                self._around.reports.over(end)
+        return None
+
+    def _timer_ended(self, timer: machine.Timer) -> None:
+        del self._timers[timer]
+        self.feed(machine.TimerEnded(timer))
+
+    # ---- hooks
+
+    def _key(self, point: HookPoint) -> HookKey:
+        key = self._bootstrap.key
+        return HookKey(point, key.job_id, key.attempt, self._bootstrap.node, key.step_id, self._start.task_id)
+
+    async def _run_hook(self, point: HookPoint) -> None:
+        if self._hook is None:
+            self.feed(machine.HookEnded(point))
+            return
+        bootstrap, hook = self._bootstrap, self._bootstrap.hooks[point]
+        run = await self._around.engine.run(
+            RunSpec(
+                key=self._key(point),
+                scripts=hook.scripts,
+                environment=dict(self._environment),
+                timeout_s=hook.timeout_s,
+                timeout_scope=hook.timeout_scope,
+                continue_on_failure=hook.continue_on_failure,
+                credentials=bootstrap.job.credentials,
+                user=bootstrap.job.user,
+                cwd=bootstrap.cwd,
+                grace_s=bootstrap.kill_grace_s,
+                unkillable_after_s=bootstrap.unkillable_after_s,
+                output_limit_bytes=bootstrap.output_limit_bytes or _DEFAULT_OUTPUT_LIMIT_BYTES,
+                trusted_owner=hook.trusted_owner,
+                cgroup=self._cell.name if self._cell.cgroup_fd is not None else None,
+            )
+        )
+        self._hook = None
+        self._around.reports.hook_ended(run)
+        if point in _EDITS:
+            self._apply_directives(run)
+        self.feed(machine.HookEnded(point, failure_of(run), exit_code_of(run)))
+
+    def _apply_directives(self, run: HookRun) -> None:
+        """What the scripts said counts however they ended: an after-hook may need to know what a failing one exported."""
+        for script in run.scripts:
+            edits = directives.parse(script.output.encode("utf-8", "surrogateescape"))
+            self._environment, printed = directives.apply(self._environment, edits)
+            if printed:
+                self._streams.stdout.write(printed)
+
+    # ---- the process
+
+    def _spawn(self) -> machine.Event:
+        try:
+            self._process = self._spawn_process()
+        except UnrunnableError as error:
+            self._streams.stderr.write(f"crane: {error}\n".encode("utf-8", "surrogateescape"))
+            return machine.SpawnFailed(error.exit, str(error))
+        self._cell.started(self._process.pid)
+        self._loop.add_reader(self._process.pidfd, self._exited)
+        return machine.Spawned()
+
+    def _spawn_process(self) -> Process:
+        """Start the task's program.
+
+        Raises:
+            UnrunnableError: it cannot be run.
+        """
+        bootstrap, batch = self._bootstrap, self._around.batch
+        if batch is not None:
+            name, path, argv = batch.name, batch.path, (batch.path, *batch.arguments)
+        else:
+            argv = bootstrap.step.argv
+            name = argv[0]
+            with acting_as(bootstrap.job.credentials):
+                path = find_program(name, self._environment, bootstrap.cwd)
+        with ExitStack() as lent:
+            stdin, stdout, stderr = self._streams.stdin, self._streams.stdout, self._streams.stderr
+            request = SpawnRequest(
+                path=path,
+                argv=argv,
+                environment=self._environment,
+                stdin=lent.enter_context(stdin.for_child()) if stdin is not None else None,
+                stdout=lent.enter_context(stdout.for_child()),
+                stderr=lent.enter_context(stderr.for_child()),
+                cwd=bootstrap.cwd,
+                credentials=bootstrap.job.credentials,
+                cgroup_fd=self._cell.cgroup_fd,
+                oom_score_adj=self._around.oom_score_adj,
+                # Nobody could tell how it ended, nor take its output.
+                parent_death_signal=SIGKILL,
+                child_subreaper=self._cell.wants_subreaper,
+            )
+            try:
+                return spawn(request)
+            except SpawnError as error:
+                raise unrunnable(error, name) from error
+
+    def _exited(self) -> None:
+        assert self._process is not None
+        pidfd = self._process.pidfd
+        status = self._process.reap()
+        if status is None:
+            return
+        self._loop.remove_reader(pidfd)
+        self._process = None
+        self._cell.leader_exited()
+        signal = status & 0x7F
+        self.feed(machine.ProcessExited(ExitStatus(signal=signal) if signal else ExitStatus(code=status >> 8)))
+
+    def _wait_for_rest(self, rest: Coroutine[None, None, object]) -> None:
+        if self._waiting_for_rest is not None:
+            self._waiting_for_rest.cancel()
+        self._waiting_for_rest = self._around.group.create_task(self._clear(rest))
+
+    async def _clear(self, rest: Coroutine[None, None, object]) -> None:
+        await rest
+        self._waiting_for_rest = None
+        self.feed(machine.Cleared())
+
+    def _give_up(self) -> None:
+        if self._process is not None:
+            # Unkillable: if it ever ends, it is reaped like an orphan.
+            self._loop.remove_reader(self._process.pidfd)
+        self._cell.remove()
+        if self._streams.stdin is not None:
+            self._streams.stdin.close()
