@@ -1,6 +1,7 @@
 """The attempts of this node: every event is recorded, changes its attempt, and then has its effects, one event at a time per attempt."""
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ from craned.attempt import (
     StepPhase,
     StepRequested,
     StopProlog,
+    TaskEnd,
     TasksStarted,
     TerminateStep,
     advance,
@@ -47,6 +49,7 @@ from cranehooks.journal import JournalWriteError
 from cranehooks.model.ids import AttemptKey, NodeName, StepKey
 from cranehooks.model.job import ExitStatus, JobOnNode, StepSpec
 from cranehooks.model.run import HookRun, HookSettings
+from cranekit.errors import CraneError, ErrorCode
 
 Request = PrepareRequested | StepRequested | SignalRequested | ReleaseRequested
 Started = Callable[[], Awaitable[None]]
@@ -62,12 +65,18 @@ TOMBSTONE_OUTPUT_BYTES = 4096
 log: structlog.stdlib.BoundLogger = structlog.get_logger("craned.attempts")
 
 
-class QueueFullError(Exception):
+class QueueFullError(CraneError):
     """Too much is under way or untold; the controller tries again."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(ErrorCode.RESOURCE_EXHAUSTED, message, retryable=True)
 
-class NoSuchStepError(Exception):
+
+class NoSuchStepError(CraneError):
     """The step is not, or no longer, here."""
+
+    def __init__(self, key: StepKey) -> None:
+        super().__init__(ErrorCode.NOT_FOUND, f"no step {key} on this node")
 
 
 class HookPort(Protocol):
@@ -75,7 +84,7 @@ class HookPort(Protocol):
 
     async def run_prolog(self, job: JobOnNode, hooks: HookSettings, *, started: Started, stop: asyncio.Event) -> HookRun: ...
     async def run_epilog(
-        self, job: JobOnNode, hooks: HookSettings, exit_status: ExitStatus, reason: str, *, started: Started
+        self, job: JobOnNode, hooks: HookSettings, exit_status: ExitStatus, unkillable: tuple[str, ...], *, started: Started
     ) -> HookRun | None: ...
     def failure(self, run: HookRun) -> str:
         """For a person: why the run was not ok."""
@@ -86,12 +95,20 @@ class StepPort(Protocol):
     """Runs steps; answers through `Attempts.tasks_started`, `step_ended` and `hook_ended`."""
 
     def start(self, job: JobOnNode, hooks: HookSettings, step: StepSpec) -> None: ...
-    def expect(self, job: JobOnNode, hooks: HookSettings, step: StepSpec, *, is_running: bool) -> None:
-        """After a restart: its supervisor may live, and dials in, or the step has ended."""
+    def expect(self, job: JobOnNode, step: StepSpec, *, is_running: bool) -> None:
+        """After a restart: its supervisor may live, and dials in, or the step ends."""
         ...
 
     def signal(self, key: StepKey, signal_number: int) -> None: ...
     def terminate(self, key: StepKey, reason: str) -> None: ...
+    def ended(self, job: JobOnNode, key: StepKey, tasks: Iterable[TaskEnd], reason: str) -> None:
+        """A step's end is on record, also of one that never started."""
+        ...
+
+    def announce(self) -> None:
+        """An attempt changed."""
+        ...
+
     async def kill_job(self, job: JobOnNode) -> tuple[str, ...]:
         """Kills everything of the job on this node; what survives, as pid and command."""
         ...
@@ -107,8 +124,6 @@ class Held:
     is_durable: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     stop_prolog: asyncio.Event = field(default_factory=asyncio.Event)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set, and replaced, at every change."""
 
     @property
     def seen(self) -> AttemptSeen:
@@ -168,7 +183,7 @@ class Attempts:
         for step_id in continuation.awaited_steps:
             step = held.state.step(step_id)
             if step is not None:
-                self._step_port.expect(held.job, held.hooks, step.spec, is_running=step.phase is StepPhase.RUNNING)
+                self._step_port.expect(held.job, step.spec, is_running=step.phase is StepPhase.RUNNING)
         for event in continuation.events:
             await self._happened(held, event)
         for effect in continuation.effects:
@@ -191,8 +206,7 @@ class Attempts:
         """
         held = self._held.get(key.attempt_key)
         if held is None or held.state.step(key.step_id) is None:
-            message = f"no step {key} on this node"
-            raise NoSuchStepError(message)
+            raise NoSuchStepError(key)
         await asyncio.shield(self._tasks.create_task(self._request(held.job, held.hooks, event)))
 
     async def tasks_started(self, key: StepKey) -> None:
@@ -292,8 +306,7 @@ class Attempts:
         held.state = state
         if state.phase is Phase.RELEASED and not was_released:
             self._bury(state.key, held)
-        changed, held.changed = held.changed, asyncio.Event()
-        changed.set()
+        self._step_port.announce()
         self._pass_on(held, effects)
 
     def _pass_on(self, held: Held, effects: Iterable[Effect]) -> None:
@@ -317,8 +330,18 @@ class Attempts:
                 self._tasks.create_task(self._kill_processes(held), name=f"kill {key}")
             case RunEpilog():
                 self._tasks.create_task(self._run_epilog(held, effect), name=f"epilog {key}")
-            case ReportProlog() | ReportStepStarted() | ReportStepEnded() | ReportReleased():
-                log.info("report", attempt=str(key), report=type(effect).__name__)
+            case ReportStepEnded(step_id, tasks, reason):
+                log.info("step_ended", step=f"{key}.{step_id}", reason=reason)
+                self._step_port.ended(held.job, StepKey(key.job_id, key.attempt, step_id), tasks, reason)
+            case ReportStepStarted(step_id):
+                log.info("step_started", step=f"{key}.{step_id}")
+            case ReportProlog(run):
+                log.log(
+                    _level(run), "prolog_ended", attempt=str(key), outcome=str(run.outcome), duration_s=round(run.duration_s, 3)
+                )
+            case ReportReleased(run):
+                level = logging.INFO if run is None else _level(run)
+                log.log(level, "job_released", attempt=str(key), epilog="none" if run is None else str(run.outcome))
             case _:
                 assert_never(effect)
 
@@ -339,7 +362,7 @@ class Attempts:
             await self._happened(held, EpilogStarted())
 
         with self._hook_under_way():
-            run = await self._hook_port.run_epilog(held.job, held.hooks, effect.exit, effect.reason, started=started)
+            run = await self._hook_port.run_epilog(held.job, held.hooks, effect.exit, effect.unkillable, started=started)
             await self._happened(held, EpilogEnded(run))
 
     def _bury(self, key: AttemptKey, held: Held) -> None:
@@ -370,3 +393,7 @@ class Attempts:
             self._hooks_under_way -= 1
             if not self._hooks_under_way:
                 self._no_hooks.set()
+
+
+def _level(run: HookRun) -> int:
+    return logging.INFO if run.outcome.ok else logging.WARNING

@@ -1,0 +1,172 @@
+"""What a supervisor is told at its start: built here from the step, the job's hooks and this node, so that it reads no file."""
+
+import asyncio
+import os
+import pwd
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from crane.hooks.v1 import supervisor_pb2 as pb
+from craned.node_hooks import planned, timeout_scope
+from craned.steps import StepRefusedError
+from craned.supervisors import Nonces, ParentGoneError
+from cranehooks import wire
+from cranehooks.environment import task_environment
+from cranehooks.model.ids import BATCH_STEP, NodeName, StepKey
+from cranehooks.model.job import JobOnNode, JobSpec, StepSpec
+from cranehooks.model.points import HookPoint
+from cranehooks.model.run import HookSettings, TimeoutScope
+from cranehooks.plan import PlanFailure
+
+NO_HOOK: Final = "none"
+"""In place of a user's script: the step has no such hook."""
+
+UNKILLABLE_AFTER_S: Final = 30.0
+
+_CONFIGURED: Final = (HookPoint.TASK_PROLOG, HookPoint.TASK_EPILOG)
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlace:
+    """What is the same for all steps of this node."""
+
+    node: NodeName
+    craned_socket: Path
+    state_dir: Path
+    """For the steps' own files."""
+    containment: str
+    cgroup_instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepLimits:
+    """From the configuration of the moment."""
+
+    kill_grace_s: float
+    launcher_grace_s: float
+    allow_root_jobs: bool
+
+
+class BootstrapStarter:
+    """Has supervisors forked."""
+
+    def __init__(
+        self, place: NodePlace, nonces: Nonces, limits: Callable[[], StepLimits], fork: Callable[[StepKey, bytes], None]
+    ) -> None:
+        self._place = place
+        self._nonces = nonces
+        self._limits = limits
+        self._fork = fork
+
+    async def start(self, job: JobOnNode, hooks: HookSettings, step: StepSpec) -> None:
+        """Asks for a supervisor; it will dial. The name service and the scripts' directories are asked in a thread.
+
+        Raises:
+            StepRefusedError: this step cannot run here.
+        """
+        key = StepKey(job.job_id, job.attempt, step.step_id)
+        message = await asyncio.to_thread(self._message, key, job, hooks, step)
+        try:
+            self._fork(key, pb.ParentMessage(fork=pb.ForkSupervisor(bootstrap=message)).SerializeToString())
+        except ParentGoneError as error:
+            raise StepRefusedError(str(error)) from error
+
+    def _message(self, key: StepKey, job: JobOnNode, hooks: HookSettings, step: StepSpec) -> pb.SupervisorBootstrap:
+        place, limits = self._place, self._limits()
+        task_ids = step.tasks_per_node.get(place.node, ())
+        if not task_ids:
+            message = f"step {key} has no task on {place.node}"
+            raise StepRefusedError(message)
+        login = login_of(job.spec, place.node, allow_root_jobs=limits.allow_root_jobs)
+        state_dir = place.state_dir / f"{key.job_id}.{key.attempt}.{key.step_id}"
+        return pb.SupervisorBootstrap(
+            job_id=key.job_id,
+            attempt=key.attempt,
+            step_id=key.step_id,
+            node=place.node,
+            nonce=self._nonces.of(key),
+            craned_socket=str(place.craned_socket),
+            job=wire.job_spec_to_wire(job.spec),
+            step=wire.step_spec_to_wire(step),
+            tasks=[
+                pb.TaskBootstrap(
+                    task_id=task_id,
+                    local_id=local_id,
+                    environment=task_environment(job, step, task_id, login=login, slurm=hooks.slurm_compatible_env),
+                )
+                for local_id, task_id in enumerate(task_ids)
+            ],
+            hooks=list(task_hooks(hooks, step)),
+            kill_grace_s=limits.kill_grace_s,
+            launcher_grace_s=limits.launcher_grace_s,
+            containment=place.containment,
+            cgroup_instance=place.cgroup_instance,
+            cgroup_root=f"job_{key.job_id}/step_{key.step_id}",
+            output_limit_bytes=hooks.output_limit_bytes,
+            batch_script=job.spec.script if step.step_id == BATCH_STEP else "",
+            state_dir=str(state_dir),
+            nodes=list(job.nodes),
+            unkillable_after_s=UNKILLABLE_AFTER_S,
+        )
+
+
+def login_of(job: JobSpec, node: NodeName, *, allow_root_jobs: bool) -> dict[str, str]:
+    """The login variables of the job's user on this node. Asks the name service.
+
+    Raises:
+        StepRefusedError: jobs of that user cannot run here.
+    """
+    own_uid = os.geteuid()
+    if job.uid == 0 and not allow_root_jobs:
+        message = f"{node} runs no jobs as root (AllowRootJobs)"
+        raise StepRefusedError(message)
+    if own_uid not in (0, job.uid):
+        message = f"craned on {node} runs as uid {own_uid} and cannot run a job of {job.user} (uid {job.uid})"
+        raise StepRefusedError(message)
+    try:
+        entry = pwd.getpwuid(job.uid)
+    except KeyError:
+        if own_uid == job.uid:
+            return {"HOME": "/", "SHELL": "/bin/sh", "USER": job.user, "LOGNAME": job.user}
+        message = f"user {job.user} (uid {job.uid}) is unknown on {node}"
+        raise StepRefusedError(message) from None
+    return {
+        "HOME": entry.pw_dir or "/",
+        "SHELL": entry.pw_shell or "/bin/sh",
+        "USER": entry.pw_name,
+        "LOGNAME": entry.pw_name,
+    }
+
+
+def task_hooks(hooks: HookSettings, step: StepSpec) -> Iterator[pb.TaskHook]:
+    """The hooks around each task. Looks at the disk.
+
+    Raises:
+        StepRefusedError: the scripts of a before-hook cannot be found as the profile wants.
+    """
+    for point in _CONFIGURED:
+        plan = planned(hooks, point)
+        if isinstance(plan, PlanFailure):
+            if point is HookPoint.TASK_PROLOG:
+                message = f"{point.value}: {plan.reason}"
+                raise StepRefusedError(message)
+            continue
+        if plan.scripts:
+            yield _task_hook(hooks, point, plan.scripts, is_trusted=True)
+    own = {HookPoint.STEP_TASK_PROLOG: step.task_prolog, HookPoint.STEP_TASK_EPILOG: step.task_epilog}
+    for point, script in own.items():
+        if script and script != NO_HOOK:
+            yield _task_hook(hooks, point, (script,), is_trusted=False)
+
+
+def _task_hook(hooks: HookSettings, point: HookPoint, scripts: tuple[str, ...], *, is_trusted: bool) -> pb.TaskHook:
+    return pb.TaskHook(
+        point=wire.hook_point_to_wire(point),
+        scripts=scripts,
+        timeout_s=hooks.timeouts_s.get(point) or 0.0,
+        timeout_per_script=timeout_scope(hooks) is TimeoutScope.SCRIPT,
+        continue_on_failure=point in hooks.continue_on_failure,
+        trusted_owner=is_trusted,
+    )

@@ -1,0 +1,204 @@
+"""What craned says to a step's supervisor and hears from it: the words, and their protobuf form."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from crane.hooks.v1 import craned_service_pb2 as stdio_pb
+from crane.hooks.v1 import supervisor_pb2 as pb
+from craned.attempt import TaskEnd
+from craned.service_messages import output_from_wire, task_end_from_wire
+from craned.stdio import Output
+from cranehooks import wire
+from cranehooks.model.ids import Attempt, JobId, StepId, StepKey
+from cranehooks.model.run import HookRun
+
+
+class SupervisorProtocolError(Exception):
+    """A supervisor sent what it must not."""
+
+
+# ---- from the supervisor
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    key: StepKey
+    nonce: str
+    pid: int
+    has_started: bool
+    """Whether its tasks were started before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """All tasks have been started."""
+
+
+@dataclass(frozen=True, slots=True)
+class HookDone:
+    run: HookRun
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    output: Output
+
+
+@dataclass(frozen=True, slots=True)
+class StdinTaken:
+    count_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """For the launcher's terminal."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    tasks: tuple[TaskEnd, ...]
+    reason: str
+    unkillable: tuple[str, ...]
+
+
+FromSupervisor = Hello | Started | HookDone | Written | StdinTaken | Notice | Ended
+
+
+# ---- to the supervisor
+
+
+@dataclass(frozen=True, slots=True)
+class LauncherPresence:
+    is_attached: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stdin:
+    data: bytes
+    is_eof: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTaken:
+    count_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Terminate:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """Its end is noted: it may exit."""
+
+
+ToSupervisor = LauncherPresence | Stdin | OutputTaken | Signal | Terminate | Acknowledge
+
+
+def to_bytes(message: ToSupervisor) -> bytes:
+    return _to_wire(message).SerializeToString()
+
+
+def _to_wire(message: ToSupervisor) -> pb.ToSupervisor:
+    match message:
+        case LauncherPresence(is_attached):
+            return pb.ToSupervisor(launcher=pb.LauncherPresence(attached=is_attached))
+        case Stdin(data, is_eof):
+            return pb.ToSupervisor(stdin=stdio_pb.StdinData(data=data, eof=is_eof))
+        case OutputTaken(count_bytes):
+            return pb.ToSupervisor(output_credit=count_bytes)
+        case Signal(number):
+            return pb.ToSupervisor(signal=pb.TasksSignal(signal=number))
+        case Terminate(reason):
+            return pb.ToSupervisor(terminate=pb.TasksTermination(reason=reason))
+        case Acknowledge():
+            return pb.ToSupervisor(acknowledged=pb.StepEndAcknowledged())
+
+
+def from_bytes(payload: bytes) -> FromSupervisor:
+    """One message.
+
+    Raises:
+        SupervisorProtocolError: it is none.
+    """
+    try:
+        message = pb.FromSupervisor.FromString(payload)
+        return _from_wire(message)
+    except (DecodeError, wire.WireError) as error:
+        text = f"a supervisor's message cannot be read: {error}"
+        raise SupervisorProtocolError(text) from error
+
+
+def _from_wire(message: pb.FromSupervisor) -> FromSupervisor:
+    match message.WhichOneof("message"):
+        case "hello":
+            hello = message.hello
+            key = StepKey(JobId(hello.job_id), Attempt(hello.attempt), StepId(hello.step_id))
+            return Hello(key, hello.nonce, hello.pid, hello.started)
+        case "tasks_started":
+            return Started()
+        case "hook_run":
+            return HookDone(wire.hook_run_from_wire(message.hook_run))
+        case "output":
+            return Written(output_from_wire(message.output))
+        case "stdin_credit":
+            return StdinTaken(message.stdin_credit)
+        case "notice":
+            return Notice(message.notice.text)
+        case "step_ended":
+            ended = message.step_ended
+            return Ended(tuple(map(task_end_from_wire, ended.tasks)), ended.reason, tuple(ended.unkillable))
+        case _:
+            text = "a supervisor's message is empty, or newer than this craned"
+            raise SupervisorProtocolError(text)
+
+
+# ---- the parent
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    nonce: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    nonce: str
+    pid: int
+    wait_status: int
+
+
+def parent_message_from_bytes(payload: bytes) -> Forked | Gone:
+    """What the supervisor parent says.
+
+    Raises:
+        SupervisorProtocolError: it is no such message.
+    """
+    try:
+        message = pb.ParentMessage.FromString(payload)
+    except DecodeError as error:
+        text = "the supervisor parent's message cannot be read"
+        raise SupervisorProtocolError(text) from error
+    match message.WhichOneof("message"):
+        case "forked":
+            return Forked(message.forked.nonce, message.forked.pid)
+        case "gone":
+            return Gone(message.gone.nonce, message.gone.pid, message.gone.wait_status)
+        case kind:
+            text = f"the supervisor parent sent {kind}, expected forked or gone"
+            raise SupervisorProtocolError(text)
+
+
+HELLO_WITHIN_S: Final = 10.0
+"""A connection that has not said who it is by then is closed."""
