@@ -17,10 +17,9 @@ def check_config(file: Annotated[Path, typer.Argument(metavar="FILE", help="Conf
 
     Tells all problems at once, each with file, line and column; exit status 2 if there are any.
     """
-    from cranekit.yaml_lines import SettingsError
-
     from cranehooks.settings import load
     from cranekit import hostlist
+    from cranekit.yaml_lines import SettingsError
 
     try:
         settings = load(file)

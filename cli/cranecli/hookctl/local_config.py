@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from cranekit.yaml_lines import SettingsError
 
 from cranecli.hookctl.failure import CommandError, ExitCode
 from cranehooks.model.points import HookPoint
 from cranehooks.settings import ClusterSettings, load
+from cranekit.yaml_lines import SettingsError
 
 MOST_NODES = 32
 """Of a local cluster: each is a process, and two cores are to carry them."""

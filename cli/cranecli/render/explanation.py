@@ -13,6 +13,7 @@ from cranehooks.model.run import HookRun
 from cranekit import hostlist
 
 _OUTPUT_LINES = 5
+_PLACES_NAMED = 4
 _NO_PATH_POINTS = frozenset({HookPoint.CRANECTLD_PROLOG, HookPoint.CRANECTLD_EPILOG, HookPoint.PROLOG, HookPoint.EPILOG})
 _NODE_POINTS = frozenset({HookPoint.PROLOG, HookPoint.EPILOG})
 
@@ -80,8 +81,9 @@ def _failure(run: HookRun, *, with_job: bool) -> Iterator[str]:
     attempt = f"Job {run.key.job_id}, attempt {run.key.attempt}" if with_job else f"Attempt {run.key.attempt}"
     place = place_of(run)
     where = f"on {place}" if run.key.node else f"on the {place}"
+    took = "" if run.outcome.kind is OutcomeKind.TIMEOUT else f", after {duration(run.duration_s)}"
     yield from wrapped(
-        f"{attempt}: {hook_name(run)} failed {where} as {run.user}: {run.outcome}, after {duration(run.duration_s)}.",
+        f"{attempt}: {hook_name(run)} failed {where} as {run.user}: {run.outcome}{took}.",
         "  ",
         "    ",
     )
@@ -166,17 +168,17 @@ def _state_advice(job: JobRecord) -> str:
 
 def _cause_advice(failures: Sequence[HookRun]) -> Iterator[str]:
     """One line per cause, however many runs failed for it."""
-    seen: set[tuple[str, OutcomeKind, int]] = set()
+    causes: dict[tuple[HookPoint, str, Outcome], list[str]] = {}
     for run in failures:
         failed = run.failed_script
         outcome = failed.outcome if failed else run.outcome
         script = printable(failed.path) if failed else hook_name(run)
-        key = (script, outcome.kind, outcome.code)
-        if key in seen:
-            continue
-        seen.add(key)
-        where = sentence(sorted({place_of(other) for other in failures if other.key.point is run.key.point})[:4])
-        yield f"{_outcome_advice(run.key.point, outcome, script)} (seen on {where})"
+        causes.setdefault((run.key.point, script, outcome), []).append(place_of(run))
+    for (point, script, outcome), places in causes.items():
+        seen = sorted(set(places))
+        more = f" and {len(seen) - _PLACES_NAMED} more" if len(seen) > _PLACES_NAMED else ""
+        where = ", ".join(seen[:_PLACES_NAMED]) if more else sentence(seen)
+        yield f"{_outcome_advice(point, outcome, script)} (seen on {where}{more})"
 
 
 def _outcome_advice(point: HookPoint, outcome: Outcome, script: str) -> str:

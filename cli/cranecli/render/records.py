@@ -85,10 +85,10 @@ class JobRecord:
 
     @property
     def label(self) -> str:
-        """`42`, or `41_3` for an element of an array."""
+        """`42`, or `44 (41_3)` for an element of an array: the id that commands take comes first."""
         if self.array_task_id is None:
             return str(self.job_id)
-        return f"{self.array_job_id}_{self.array_task_id}"
+        return f"{self.job_id} ({self.array_job_id}_{self.array_task_id})"
 
 
 @dataclass(frozen=True, slots=True)

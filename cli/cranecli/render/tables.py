@@ -21,7 +21,7 @@ def jobs_table(jobs: Sequence[JobRecord], now: float, style: Style) -> list[str]
         Column("JOB", right=True), Column("NAME"), Column("USER"), Column("PARTITION"), Column("STATE"),
         Column("TIME", right=True), Column("NODES", right=True), Column("NODELIST (REASON)"),
     ]  # fmt: skip
-    rows = [
+    rows: list[list[Cell | str]] = [
         [
             job.label, shortened(job.name, 24), job.user, job.partition, Cell(job.state, _JOB_TONES.get(job.state, Tone.PLAIN)),
             _elapsed(job, now), str(len(job.nodes) or job.num_nodes), _where_or_why(job),
@@ -45,7 +45,7 @@ def nodes_table(nodes: Sequence[NodeRecord], style: Style) -> list[str]:
             ",".join(node.partitions), ",".join(map(str, node.job_ids)), node_reason(node),
         )  # fmt: skip
         groups.setdefault(key, []).append(node)
-    rows = [
+    rows: list[list[Cell | str]] = [
         [hostlist.fold([node.name for node in group]), Cell(key[0], _node_tone(group[0])), *key[1:]]
         for key, group in groups.items()
     ]
@@ -68,7 +68,7 @@ def breakers_table(breakers: Sequence[BreakerRecord], style: Style) -> list[str]
         Column("SCRIPT"), Column("DIGEST"), Column("STATE"), Column("DRAINS", right=True), Column("NODES"), Column("HELD JOBS"),
         Column("SINCE"),
     ]  # fmt: skip
-    rows = [
+    rows: list[list[Cell | str]] = [
         [
             breaker.script, breaker.sha256[:12], Cell("tripped", Tone.BAD) if breaker.tripped else Cell("closed", Tone.GOOD),
             f"{breaker.drained_nodes}/{breaker.budget}", hostlist.fold(list(breaker.nodes)),

@@ -3,5 +3,5 @@
 # A status other than 0 drains the node; the job's result stays.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 STATE_DIR="${BASH_SOURCE[0]%/hooks/*}"
-echo "[$(date '+%Y-%m-%d %H:%M:%S')] job $CRANE_JOB_ID on $CRANED_NODENAME: epilog" >>"$STATE_DIR/prolog.log"
+echo "[$(date '+%Y-%m-%d %H:%M:%S')] job $CRANE_JOB_ID on $CRANE_NODENAME: epilog" >>"$STATE_DIR/prolog.log"
 exit 0

@@ -3,4 +3,4 @@
 # `export NAME=value` and `unset NAME` change the environment, `print TEXT` goes to the task's output; other lines are ignored.
 echo "export GREETING=HelloFromTaskProlog"
 echo "unset MANPATH"
-echo "print TaskProlog prepared task $CRANE_PROCID on $CRANED_NODENAME"
+echo "print TaskProlog prepared task $CRANE_PROCID on $CRANE_NODENAME"

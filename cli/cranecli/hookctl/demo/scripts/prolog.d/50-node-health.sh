@@ -11,23 +11,23 @@ LOG_FILE="$STATE_DIR/prolog.log"
 MIN_FREE_MB=64
 
 log() {
-    echo "[$(date '+%Y-%m-%d %H:%M:%S')] job $CRANE_JOB_ID on $CRANED_NODENAME: $*" >>"$LOG_FILE"
+    echo "[$(date '+%Y-%m-%d %H:%M:%S')] job $CRANE_JOB_ID on $CRANE_NODENAME: $*" >>"$LOG_FILE"
 }
 
 log "prolog starts (account ${CRANE_JOB_ACCOUNT:-none}, nodes $CRANE_JOB_NODELIST)"
 
 # What a health check finds on a real node (a missing mount, a dead GPU), this one reads from a file.
-if [[ -e "$STATE_DIR/broken-$CRANED_NODENAME" ]]; then
-    reason=$(<"$STATE_DIR/broken-$CRANED_NODENAME")
+if [[ -e "$STATE_DIR/broken-$CRANE_NODENAME" ]]; then
+    reason=$(<"$STATE_DIR/broken-$CRANE_NODENAME")
     log "unhealthy: $reason"
-    echo "node $CRANED_NODENAME is unhealthy: $reason"
+    echo "node $CRANE_NODENAME is unhealthy: $reason"
     exit 1
 fi
 
 free_mb=$(awk '/^MemAvailable:/ { print int($2 / 1024) }' /proc/meminfo)
 if ((free_mb < MIN_FREE_MB)); then
     log "memory low: $free_mb MB"
-    echo "node $CRANED_NODENAME has $free_mb MB of memory left, a job needs $MIN_FREE_MB"
+    echo "node $CRANE_NODENAME has $free_mb MB of memory left, a job needs $MIN_FREE_MB"
     exit 1
 fi
 

@@ -1,0 +1,124 @@
+"""What a local cluster takes from a site's configuration, and what it replaces."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cranecli.hookctl.failure import CommandError, ExitCode
+from cranecli.hookctl.local_config import CONTROLLER, ReservedPorts, default_config, effective, site_config, write
+from cranehooks.settings import load
+
+SITE = """
+ClusterName: site
+ControlMachine: head
+CranectldListen: 127.0.0.1:10011
+Nodes:
+  - {name: "cn[01-04]", address: "unix:/run/crane/{name}/craned.sock", cpu: 8, memory: 2G, gres: "gpu:2"}
+Partitions:
+  - {name: small, nodes: "cn[01-02]", default: true, max_time: "1:00:00"}
+  - {name: large, nodes: "cn[03-04]"}
+CranedUser: somebody
+Administrators: [root, alice]
+MaxRequeueCount: 3
+JobLogHook:
+  Prolog: "prolog.d/*.sh, last.sh"
+  PrologCranectld: /opt/ctld.sh
+  PrologTimeout: 9
+"""
+
+
+def addresses(names: list[str]) -> dict[str, str]:
+    return {name: f"127.0.0.1:{20000 + index}" for index, name in enumerate([CONTROLLER, *names])}
+
+
+def test_default_configuration_is_valid(tmp_path: Path) -> None:
+    config = default_config(3)
+    document = effective(config, tmp_path, "local-1", addresses([node.name for node in config.nodes]))
+    write(document, tmp_path / "config.yaml")
+    settings = load(tmp_path / "config.yaml")
+    assert list(settings.nodes) == ["cn01", "cn02", "cn03"]
+    assert settings.cluster_name == "local-1"
+    assert settings.control_address == "127.0.0.1:20000"
+    assert settings.default_partition == "local"
+    assert settings.allow_root_jobs is (os.geteuid() == 0)
+    assert settings.state_dir == f"{tmp_path}/state"
+
+
+def test_site_keeps_what_is_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text(SITE)
+    config = site_config(path, None)
+    document = effective(config, tmp_path / "run", "local-1", addresses([node.name for node in config.nodes]))
+    assert (document["ClusterName"], document["MaxRequeueCount"]) == ("site", 3)
+    assert "CranedUser" not in document
+    assert set(document["Administrators"]) >= {"root", "alice"}
+    assert "JobLogHook" not in document
+    assert document["JobLifecycleHook"] == {
+        "PrologTimeout": 9,
+        "CranectldProlog": ["/opt/ctld.sh"],
+        "Prolog": [f"{tmp_path}/prolog.d/*.sh", f"{tmp_path}/last.sh"],
+    }
+    (tmp_path / "run").mkdir()
+    write(document, tmp_path / "run" / "config.yaml")
+    settings = load(tmp_path / "run" / "config.yaml")
+    assert [(node.cpus, node.memory_bytes, node.gres) for node in settings.nodes.values()] == [(8, 2 << 30, "gpu:2")] * 4
+    assert settings.partitions["small"].max_time_s == 3600
+    assert settings.default_partition == "small"
+
+
+def test_first_nodes_of_a_site_and_what_is_left_of_its_partitions(tmp_path: Path) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text(SITE)
+    config = site_config(path, 1)
+    assert [node.name for node in config.nodes] == ["cn01"]
+    assert [(partition.name, partition.nodes) for partition in config.partitions] == [("small", ("cn01",))]
+
+
+def test_too_many_nodes_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text('ClusterName: big\nNodes:\n  - {name: "n[001-100]", address: "unix:/run/{name}.sock"}\n')
+    with pytest.raises(CommandError, match="has 100 nodes"):
+        site_config(path, None)
+    assert len(site_config(path, 32).nodes) == 32
+
+
+def test_problems_are_all_told(tmp_path: Path) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text("ClusterName: 'no good'\nNope: 1\n")
+    with pytest.raises(CommandError) as caught:
+        site_config(path, None)
+    assert caught.value.status is ExitCode.USAGE
+    assert f"{path}:1:" in str(caught.value)
+    assert f"{path}:2:" in str(caught.value)
+
+
+def test_name_of_another_daemon_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text('ClusterName: c\nNodes:\n  - {name: login, address: "127.0.0.1:1"}\n')
+    with pytest.raises(CommandError, match="cannot be called login"):
+        site_config(path, None)
+
+
+def test_written_file_is_yaml_and_readable_by_all(tmp_path: Path) -> None:
+    write({"A": ["x"], "B": True}, tmp_path / "c.yaml")
+    assert yaml.safe_load((tmp_path / "c.yaml").read_text()) == {"A": ["x"], "B": True}
+    assert (tmp_path / "c.yaml").stat().st_mode & 0o777 == 0o644
+
+
+def test_reserved_port_can_be_listened_on_by_who_shares_it_and_by_nobody_else() -> None:
+    ports = ReservedPorts()
+    try:
+        host, port = ports.take().rsplit(":", 1)
+        with socket.socket() as stranger, pytest.raises(OSError, match="in use"):
+            stranger.bind((host, int(port)))
+        with socket.socket() as daemon:
+            daemon.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            daemon.bind((host, int(port)))
+            daemon.listen()
+            with socket.create_connection((host, int(port)), timeout=5), daemon.accept()[0]:
+                pass
+    finally:
+        ports.close()
