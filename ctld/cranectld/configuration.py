@@ -1,0 +1,114 @@
+"""The settings in force, and taking over new ones: a reload that fails changes nothing."""
+
+import os
+from pathlib import Path
+
+import structlog
+
+from cranectld.admission import Admission, Partition
+from cranectld.breaker import DrainBudget
+from cranectld.nodes import Node, NodeConfig
+from cranehooks.execution import scripts
+from cranehooks.model.points import Runner, points_of
+from cranehooks.model.run import HookSettings
+from cranehooks.policy import RequeuePolicy
+from cranehooks.settings import ClusterSettings, load
+from cranekit.errors import CraneError
+from cranekit.rpc.credentials import Identity
+from cranekit.yaml_lines import SettingsError
+
+_log = structlog.get_logger()
+
+
+def checked(path: Path) -> ClusterSettings:
+    """The settings of a file whose controller scripts can run.
+
+    Raises:
+        SettingsError: everything that is wrong with them, each with its place.
+    """
+    settings = load(path)
+    problems = settings.check_scripts(points_of(Runner.CRANECTLD), _script_problem)
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def _script_problem(path: str) -> str | None:
+    try:
+        scripts.check(path)
+    except scripts.UnsafeScriptError as error:
+        return error.reason
+    return None
+
+
+class Configuration:
+    """What the other parts ask for at the moment they need it."""
+
+    def __init__(self, path: Path, settings: ClusterSettings) -> None:
+        self._path = path
+        self.settings = settings
+
+    def reload(self) -> bool:
+        """Reads the file again. False, with the problems in the log, when it is refused: the old settings stay in force."""
+        try:
+            settings = checked(self._path)
+        except SettingsError as error:
+            for problem in error.problems:
+                _log.error("config.refused", problem=str(problem))
+            return False
+        except (OSError, CraneError) as error:
+            _log.error("config.refused", problem=str(error))
+            return False
+        if set(settings.nodes) != set(self.settings.nodes) or settings.cranectld_listen != self.settings.cranectld_listen:
+            _log.warning("config.restart_needed", what="Nodes or CranectldListen changed")
+        self.settings = settings
+        _log.info("config.reloaded", digest=settings.digest)
+        return True
+
+    @property
+    def admission(self) -> Admission:
+        settings = self.settings
+        return Admission(
+            partitions={
+                partition.name: Partition(partition.name, partition.nodes, partition.max_time_s)
+                for partition in settings.partitions.values()
+            },
+            default_partition=settings.default_partition or "",
+            allow_root_jobs=settings.allow_root_jobs,
+        )
+
+    def hook_settings(self) -> HookSettings:
+        """The hooks of a job that is allocated now."""
+        return self.settings.hook_settings()
+
+    @property
+    def requeue(self) -> RequeuePolicy:
+        settings = self.settings
+        return RequeuePolicy(settings.requeue_delay, settings.max_requeue_delay, settings.max_requeue_count)
+
+    def drain_budget(self) -> DrainBudget:
+        return DrainBudget(self.settings.drains_per_script, self.settings.drain_window)
+
+    def nodes(self) -> list[Node]:
+        settings = self.settings
+        return [
+            Node(
+                NodeConfig(
+                    name=node.name,
+                    cpus=node.cpus,
+                    memory_bytes=node.memory_bytes,
+                    gres=node.gres,
+                    address=node.address,
+                    partitions=tuple(part.name for part in settings.partitions.values() if node.name in part.nodes),
+                )
+            )
+            for node in settings.nodes.values()
+        ]
+
+    def is_administrator(self, who: Identity) -> bool:
+        """Root, the controller's own user, and those the settings name (by name or uid)."""
+        return (
+            who.uid in (0, os.geteuid())
+            or who.user in self.settings.administrators
+            or str(who.uid) in self.settings.administrators
+        )

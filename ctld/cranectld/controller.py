@@ -1,0 +1,524 @@
+"""The controller's core: holds jobs and nodes, applies events to them, and carries out the effects.
+
+Everything here runs on the event loop's thread, between awaits, so that each event is applied whole. Effects on the outside go through the ports;
+nothing is promised to anybody before `settled()`.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import assert_never
+
+import structlog
+
+from cranectld import nodes as node_rules
+from cranectld.bell import Bell
+from cranectld.breaker import DrainBudget
+from cranectld.decisions import DecisionLog
+from cranectld.history import Event, History
+from cranectld.jobs import machine
+from cranectld.jobs.events import (
+    Allocated,
+    CancelRequested,
+    CtldHookEnded,
+    Decide,
+    DecisionKind,
+    DrainNode,
+    Effect,
+    FreeNode,
+    HoldRequested,
+    InvalidTransitionError,
+    OweEpilog,
+    PrepareNode,
+    Record,
+    ReleaseNode,
+    RunCtldHook,
+    SendStep,
+    StartTimeLimit,
+    StopCtldHook,
+    StopTimeLimit,
+    TerminateStep,
+    TimeLimitReached,
+)
+from cranectld.jobs.events import Event as JobEvent
+from cranectld.jobs.model import Job, JobState, NodeProgress
+from cranectld.metrics import ControllerMetrics
+from cranectld.nodes import DrainCause, DrainOwner, Node
+from cranectld.ports import (
+    Clock,
+    CtldHooks,
+    NodeCommand,
+    NodeLinks,
+    PrepareJobCommand,
+    ReleaseJobCommand,
+    RunStepCommand,
+    SignalTasksCommand,
+)
+from cranectld.scheduling import Placement, Scheduling
+from cranectld.store import NodeRecord, OwedEpilog, Restored, Store
+from cranehooks.model.ids import Attempt, AttemptKey, JobId, NodeName
+from cranehooks.model.job import ExitStatus, JobOnNode, JobSpec, NodeShare
+from cranehooks.model.outcome import Outcome, OutcomeKind
+from cranehooks.model.points import HookPoint
+from cranehooks.model.run import HookKey, HookRun, HookSettings
+from cranehooks.policy import RequeuePolicy, drain_reason
+from cranekit.errors import CraneError, ErrorCode
+
+_log = structlog.get_logger()
+
+ENDED_JOBS_KEPT = 2_000
+"""Ended jobs that stay in memory; older ones are read from the store."""
+
+
+NODE_POINTS = (HookPoint.PROLOG, HookPoint.EPILOG)
+
+
+class Controller:
+    """See the module. `run` must be running for anything to happen by itself."""
+
+    def __init__(
+        self,
+        *,
+        cluster: str,
+        nodes: Iterable[Node],
+        hooks: Callable[[], HookSettings],
+        requeue: RequeuePolicy,
+        budget: DrainBudget,
+        store: Store,
+        links: NodeLinks,
+        ctld_hooks: CtldHooks,
+        scheduling: Scheduling,
+        clock: Clock,
+        metrics: ControllerMetrics,
+    ) -> None:
+        self.cluster = cluster
+        self.jobs: dict[JobId, Job] = {}
+        self.nodes: dict[NodeName, Node] = {node.name: node for node in nodes}
+        self.owed: dict[tuple[NodeName, AttemptKey], OwedEpilog] = {}
+        self.waiting: dict[JobId, str] = {}
+        """Why pending jobs wait, by the scheduler's last word."""
+        self.history = History()
+        self.decisions = DecisionLog()
+        self.budget = budget
+        self.scheduling = scheduling
+        self.clock = clock
+        self.metrics = metrics
+        self.requests: dict[str, list[JobId]] = {}
+        self._hooks = hooks
+        self.requeue = requeue
+        self.store = store
+        self._links = links
+        self._ctld_hooks = ctld_hooks
+        self._last_job_id = 0
+        self._bells: dict[JobId, Bell] = {}
+        self._wake = asyncio.Event()
+        self._timers: dict[AttemptKey, asyncio.TimerHandle] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._ended: dict[JobId, None] = {}
+
+    def restore(self, restored: Restored) -> None:
+        """Takes over what the store kept. Controller hooks that were running are lost: nobody saw their end."""
+        for record in restored.nodes:
+            if record.name in self.nodes:
+                self.nodes[record.name] = replace(self.nodes[record.name], boot_id=record.boot_id, drains=record.drains)
+        for owed in restored.owed:
+            self.owed[owed.node, owed.key] = owed
+            if owed.node in self.nodes:
+                self.nodes[owed.node] = node_rules.owing(self.nodes[owed.node], owed.key)
+        self.budget.breakers |= {breaker.digest: breaker for breaker in restored.breakers}
+        self.requests |= {request: [JobId(number) for number in ids] for request, ids in restored.requests.items()}
+        self._last_job_id = restored.last_job_id
+        self.history.last_cursor = restored.last_cursor
+        self.decisions.restore(restored.decisions)
+        for job in restored.jobs:
+            self.jobs[job.job_id] = job
+            for share in job.shares if job.state.is_allocated else ():
+                if share.node in self.nodes and job.progress.get(share.node) not in (NodeProgress.RELEASED, NodeProgress.LOST):
+                    node = node_rules.allocated(self.nodes[share.node], job.key, share)
+                    self.nodes[share.node] = node_rules.completing(node, job.key) if job.state is JobState.COMPLETING else node
+
+    async def run(self) -> None:
+        """Schedules, and resumes what the store left under way, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            for job in list(self.jobs.values()):
+                self._resume(job)
+            self.wake()
+            try:
+                await self._schedule()
+            finally:
+                for timer in self._timers.values():
+                    timer.cancel()
+                self._timers.clear()
+
+    def _resume(self, job: Job) -> None:
+        if job.state is JobState.RUNNING and job.spec.time_limit_s is not None:
+            self._start_timer(job, max(0.0, job.started_at + job.spec.time_limit_s - self.clock.now()))
+        for point in self._lost_ctld_hooks(job):
+            run = lost_ctld_run(job, point, self.clock.now())
+            self.record_run(run)
+            self.apply(job.job_id, CtldHookEnded(self.clock.now(), job.attempt, run))
+
+    @staticmethod
+    def _lost_ctld_hooks(job: Job) -> list[HookPoint]:
+        lost = []
+        if job.state.is_allocated and job.ctld_prolog.value == "running":
+            lost.append(HookPoint.CRANECTLD_PROLOG)
+        if job.state is JobState.COMPLETING and job.ctld_epilog.value == "running":
+            lost.append(HookPoint.CRANECTLD_EPILOG)
+        return lost
+
+    async def settled(self) -> None:
+        """Returns when everything decided so far is durable.
+
+        Raises:
+            StoreError: it cannot be made so now.
+        """
+        await self.store.flushed()
+
+    # Jobs
+
+    def submit(self, specs: list[JobSpec], request_id: str) -> list[JobId]:
+        """Accepts jobs as Pending. A repeated `request_id` gives the same ids and changes nothing."""
+        if request_id and request_id in self.requests:
+            return self.requests[request_id]
+        at = self.clock.now()
+        ids = []
+        array_id = JobId(self._last_job_id + 1)
+        for spec in specs:
+            self._last_job_id += 1
+            job_id = JobId(self._last_job_id)
+            element = spec if spec.array_task_id is None else replace(spec, array_job_id=array_id)
+            job = Job(job_id, element, submitted_at=at)
+            self._put(job)
+            self.record("submitted", f"by {spec.user} as {spec.kind.value}", job.key)
+            self._decided(job, Decide(DecisionKind.SUBMITTED))
+            ids.append(job_id)
+        if request_id:
+            self.requests[request_id] = ids
+            self.store.put_request(request_id, ids)
+        self.wake()
+        return ids
+
+    def adopt(self, job_id: JobId, spec: JobSpec) -> Job:
+        """Takes a job that an external scheduler numbered itself."""
+        self._last_job_id = max(self._last_job_id, job_id)
+        job = Job(job_id, spec, submitted_at=self.clock.now())
+        self._put(job)
+        self.record("submitted", f"by the scheduler for {spec.user}", job.key)
+        return job
+
+    def allocate(self, job_id: JobId, shares: tuple[NodeShare, ...], attempt: Attempt | None = None) -> Job:
+        """Starts an attempt on these nodes. The caller has checked that they take work.
+
+        Raises:
+            InvalidTransitionError: the job is not pending, or the attempt is not the next one.
+        """
+        job = self.jobs[job_id]
+        number = Attempt(job.attempt + 1) if attempt is None else attempt
+        event = Allocated(self.clock.now(), shares, self._hooks(), number)
+        job, effects = machine.advance(job, event, self.requeue)
+        for share in shares:
+            self._put_node(node_rules.allocated(self.nodes[share.node], job.key, share))
+        self.waiting.pop(job_id, None)
+        self._settle(job, effects)
+        return self.jobs[job_id]
+
+    def apply(self, job_id: JobId, event: JobEvent) -> Job:
+        """Applies one event to one job and carries out its effects.
+
+        Raises:
+            CraneError: FAILED_PRECONDITION, the event is a request that the job's state refuses; NOT_FOUND, no such job.
+        """
+        job = self.job(job_id)
+        try:
+            job, effects = machine.advance(job, event, self.requeue)
+        except InvalidTransitionError as refused:
+            message = f"job {job_id} is {refused.state}: expected {refused.expected}"
+            raise CraneError(ErrorCode.FAILED_PRECONDITION, message) from refused
+        self._settle(job, effects)
+        return self.jobs[job_id]
+
+    def job(self, job_id: JobId) -> Job:
+        """A job in memory.
+
+        Raises:
+            CraneError: NOT_FOUND.
+        """
+        try:
+            return self.jobs[job_id]
+        except KeyError:
+            raise CraneError(ErrorCode.NOT_FOUND, f"job {job_id} does not exist or ended long ago") from None
+
+    def bell_of(self, job_id: JobId) -> Bell:
+        """Rings when the job changes."""
+        return self._bells.setdefault(job_id, Bell())
+
+    def _settle(self, job: Job, effects: list[Effect]) -> None:
+        old = self.jobs.get(job.job_id)
+        if old is not job:
+            self._put(job)
+            if job.state is JobState.COMPLETING and (old is None or old.state is not JobState.COMPLETING):
+                for node in job.nodes:
+                    self._put_node(node_rules.completing(self.nodes[node], job.key))
+        for effect in effects:
+            self._carry_out(job, effect)
+
+    def _put(self, job: Job) -> None:
+        old = self.jobs.get(job.job_id)
+        self.jobs[job.job_id] = job
+        self.store.put_job(job)
+        self.metrics.job_changed(old, job)
+        if (bell := self._bells.get(job.job_id)) is not None:
+            bell.ring()
+        if old is None or old.state is not job.state:
+            self.wake()
+        if job.state.is_final:
+            self._bells.pop(job.job_id, None)
+            self._ended[job.job_id] = None
+            while len(self._ended) > ENDED_JOBS_KEPT:
+                oldest = next(iter(self._ended))
+                del self._ended[oldest], self.jobs[oldest]
+
+    def _carry_out(self, job: Job, effect: Effect) -> None:
+        key = job.key
+        match effect:
+            case RunCtldHook(point):
+                assert self._tasks is not None, "run() is running"
+                self._tasks.create_task(self._run_ctld_hook(job, point))
+            case StopCtldHook(point):
+                assert self._tasks is not None, "run() is running"
+                self._tasks.create_task(self._ctld_hooks.stop(key, point))
+            case PrepareNode(node) | SendStep(node) | TerminateStep(node) | ReleaseNode(node):
+                self._links.send(node, self.command(job, effect))
+            case DrainNode(node, reason):
+                self.drain(node, DrainCause(DrainOwner.HOOKS, reason, self.clock.now()))
+            case FreeNode(node):
+                self._put_node(node_rules.freed(self.nodes[node], key))
+                self.wake()
+            case OweEpilog(node):
+                ending = job.ending
+                owed = OwedEpilog(node, self.job_on_node(job, node), ending.exit if ending else ExitStatus(), f"{node} was lost")
+                self.owed[node, key] = owed
+                self.store.put_owed(owed)
+                self._put_node(node_rules.owing(self.nodes[node], key))
+            case StartTimeLimit(after_s):
+                self._start_timer(job, after_s)
+            case StopTimeLimit():
+                if (timer := self._timers.pop(key, None)) is not None:
+                    timer.cancel()
+            case Record(kind, text, node):
+                self.record(kind, text, key, node)
+            case Decide():
+                self._decided(job, effect)
+            case _:
+                assert_never(effect)
+
+    def command(self, job: Job, effect: PrepareNode | SendStep | TerminateStep | ReleaseNode) -> NodeCommand:
+        """What a node is told for an effect."""
+        match effect:
+            case PrepareNode(node):
+                return PrepareJobCommand(self.job_on_node(job, node))
+            case SendStep(node, step_id):
+                return RunStepCommand(self.job_on_node(job, node), job.steps[step_id].spec)
+            case TerminateStep(_, step_id, reason):
+                return SignalTasksCommand(job.key, step_id, terminate=True, reason=reason)
+            case ReleaseNode(node, exit_status, reason):
+                return ReleaseJobCommand(self.job_on_node(job, node), exit_status, reason)
+            case _:
+                assert_never(effect)
+
+    def signal_step(self, job: Job, node: NodeName, command: SignalTasksCommand) -> None:
+        self._links.send(node, command)
+
+    def job_on_node(self, job: Job, node: NodeName) -> JobOnNode:
+        """All that `node` must know of the job's current attempt."""
+        limit = job.spec.time_limit_s
+        start = job.started_at or job.allocated_at
+        return JobOnNode(
+            job_id=job.job_id,
+            attempt=job.attempt,
+            spec=job.spec,
+            nodes=job.nodes,
+            share=job.share_of(node),
+            cluster=self.cluster,
+            start_time=start,
+            end_time=start + limit if limit is not None else 0.0,
+            restart_count=job.requeue_count,
+        )
+
+    async def _run_ctld_hook(self, job: Job, point: HookPoint) -> None:
+        await self.store.flushed_or_retrying()
+        run = await self._ctld_hooks.run(job, self.job_on_node(job, job.nodes[0]), point)
+        self.record_run(run)
+        self.apply(job.job_id, CtldHookEnded(self.clock.now(), job.attempt, run))
+
+    def _start_timer(self, job: Job, after_s: float) -> None:
+        def reached() -> None:
+            self._timers.pop(job.key, None)
+            self.apply(job.job_id, TimeLimitReached(self.clock.now(), job.attempt))
+
+        self._timers[job.key] = asyncio.get_running_loop().call_later(after_s, reached)
+
+    def _decided(self, job: Job, effect: Decide) -> None:
+        node = self.nodes[effect.node] if effect.node is not None else None
+        decision = self.decisions.add(self.clock.now(), effect.kind, job, node, effect.reason, effect.step_id or "")
+        self.store.add_decision(decision)
+        self.metrics.decided(effect.kind)
+        _log.info(
+            "decision", decision=effect.kind.value, job=job.job_id, attempt=job.attempt, reason=effect.reason, node=effect.node
+        )
+
+    # History
+
+    def record(self, kind: str, text: str, key: AttemptKey | None = None, node: NodeName | None = None) -> None:
+        self._keep(self.history.add(self.clock.now(), kind, text, key, node))
+
+    def record_run(self, run: HookRun) -> bool:
+        """Writes a hook run into the history and the metrics, once per run id. False for a repeat."""
+        if not self.history.is_new_run(run.key.run_id):
+            return False
+        key = AttemptKey(run.key.job_id, run.key.attempt)
+        text = f"{run.key.point.value} {run.outcome}"
+        self._keep(self.history.add(self.clock.now(), "hook", text, key, run.key.node, run))
+        if run.key.point in (HookPoint.CRANECTLD_PROLOG, HookPoint.CRANECTLD_EPILOG):
+            self.metrics.runs.observe(run)
+        if not run.outcome.ok:
+            script = run.failed_script
+            _log.warning("hook.failed", run=run.key.run_id, outcome=str(run.outcome), script=script.path if script else None)
+        if (bell := self._bells.get(run.key.job_id)) is not None:
+            bell.ring()
+        return True
+
+    def _keep(self, event: Event) -> None:
+        self.store.add_event(event)
+
+    # Nodes
+
+    def drain(self, name: NodeName, cause: DrainCause) -> None:
+        """Takes a node out of service. A cause it has already is not repeated."""
+        node = self.nodes[name]
+        changed = node_rules.drained(node, cause)
+        if changed is node:
+            return
+        self._put_node(changed)
+        self.metrics.drained(cause.owner)
+        self._node_decided(changed, cause.reason)
+        _log.warning("node.drained", node=name, owner=cause.owner.value, reason=cause.reason)
+
+    def resume(self, name: NodeName, owner: DrainOwner | None) -> bool:
+        """Clears its drains (of one owner). False when there was nothing to clear."""
+        node = self.nodes[name]
+        changed = node_rules.resumed(node, owner)
+        if changed.drains == node.drains:
+            return False
+        self._put_node(changed)
+        self._node_decided(changed, "resumed")
+        self.wake()
+        return True
+
+    def set_node(self, node: Node, why: str) -> None:
+        """A node's presence changed."""
+        self._put_node(node)
+        self._node_decided(node, why)
+        self.wake()
+
+    def _put_node(self, node: Node) -> None:
+        old = self.nodes[node.name]
+        self.nodes[node.name] = node
+        if (old.drains, old.boot_id) != (node.drains, node.boot_id):
+            self.store.put_node(NodeRecord(node.name, node.boot_id, node.drains))
+
+    def _node_decided(self, node: Node, why: str) -> None:
+        self.store.add_decision(self.decisions.add(self.clock.now(), DecisionKind.NODE, None, node, why, ""))
+
+    def settle_owed(self, name: NodeName, key: AttemptKey) -> bool:
+        """The node has run an Epilog it owed. False when it owed none for this attempt."""
+        if self.owed.pop((name, key), None) is None:
+            return False
+        self.store.drop_owed(name, key)
+        self._put_node(node_rules.freed(self.nodes[name], key))
+        self.wake()
+        return True
+
+    def drain_for_owed(self, name: NodeName, epilog: HookRun) -> None:
+        """An Epilog that a node owed has failed there: the node is drained like after any other."""
+        if epilog.outcome.ok or epilog.outcome.kind is OutcomeKind.STOPPED:
+            return
+        reason = drain_reason(epilog)
+        self.drain(name, DrainCause(DrainOwner.HOOKS, reason, self.clock.now()))
+        self.record("drained", reason, AttemptKey(epilog.key.job_id, epilog.key.attempt), name)
+
+    def charge(self, run: HookRun, job: Job) -> str:
+        """Charges a failing node hook to its script's drain budget. Returns the script's name when the budget is used up."""
+        node = run.key.node
+        if node is None or run.outcome.ok:
+            return ""
+        if not machine.verdict(job, run).drain:
+            return ""
+        script = run.failed_script
+        path = script.path if script is not None else run.key.point.value
+        digest = script.sha256 if script is not None and script.sha256 else f"path:{path}"
+        charge = self.budget.charge(digest, path, node, self.clock.now())
+        self.store.put_breaker(charge.breaker)
+        if charge.trips:
+            self.metrics.breaker_tripped()
+            text = f"{path} drained {len(charge.breaker.nodes)} nodes: nothing more is drained for it until hookctl breaker reset"
+            self.record("breaker", text, AttemptKey(run.key.job_id, run.key.attempt))
+            _log.error("breaker.tripped", script=path, digest=digest, nodes=charge.breaker.nodes)
+        return "" if charge.drains else path.rsplit("/", 1)[-1]
+
+    # Scheduling
+
+    def wake(self) -> None:
+        """Something changed that may let a job start."""
+        self._wake.set()
+
+    async def _schedule(self) -> None:
+        while True:
+            pending = [job for job in self.jobs.values() if job.state is JobState.PENDING]
+            self._hold_for_breakers(pending)
+            pending = sorted(
+                (job for job in pending if self.jobs[job.job_id].state is JobState.PENDING),
+                key=lambda job: job.job_id,
+            )
+            now = self.clock.now()
+            for answer in self.scheduling.place(pending, tuple(self.nodes.values()), now):
+                if isinstance(answer, Placement):
+                    self.allocate(answer.job_id, answer.shares)
+                elif self.waiting.get(answer.job_id) != answer.reason:
+                    self.waiting[answer.job_id] = answer.reason
+                    if (bell := self._bells.get(answer.job_id)) is not None:
+                        bell.ring()
+            later = [job.not_before - now for job in pending if job.not_before > now]
+            try:
+                async with asyncio.timeout(min(later) if later else None):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+            self._wake.clear()
+
+    def _hold_for_breakers(self, pending: list[Job]) -> None:
+        """Jobs that would run a script whose drain budget is used up wait for an administrator instead of for the next failure."""
+        tripped = self.budget.tripped()
+        if not tripped:
+            return
+        patterns = [pattern for point in NODE_POINTS for pattern in self._hooks().patterns.get(point, ())]
+        for breaker in tripped:
+            if not any(fnmatchcase(breaker.script, pattern) for pattern in patterns):
+                continue
+            reason = f"breaker: {breaker.script} drained {len(breaker.nodes)} nodes; see hookctl breaker"
+            for job in pending:
+                if self.jobs[job.job_id].state is JobState.PENDING:
+                    self.apply(job.job_id, HoldRequested(self.clock.now(), reason))
+
+    def cancel(self, job_id: JobId, reason: str) -> None:
+        self.apply(job_id, CancelRequested(self.clock.now(), reason))
+        self.waiting.pop(job_id, None)
+
+
+def lost_ctld_run(job: Job, point: HookPoint, at: float) -> HookRun:
+    """The record of a controller hook whose end nobody saw."""
+    outcome = Outcome(OutcomeKind.LOST, detail="the controller was restarted while it ran")
+    return HookRun(HookKey(point, job.job_id, job.attempt), "", at, 0.0, outcome)

@@ -1,0 +1,224 @@
+"""What users and administrators may do, and doing it: between the front service and the controller."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from cranekit.hostlist import HostlistError, expand
+
+from cranectld.admission import Admission
+from cranectld.bindings import Bindings
+from cranectld.controller import Controller
+from cranectld.jobs import steps
+from cranectld.jobs.events import StepRequested
+from cranectld.jobs.model import Job, JobState, Step
+from cranectld.nodes import Node
+from cranectld.store import MAX_BACKLOG
+from cranehooks.model.ids import JobId, NodeName
+from cranehooks.model.job import JobSpec, StdioMode, StepSpec
+from cranehooks.model.points import HookPoint
+from cranehooks.model.run import HookRun
+from cranekit.errors import CraneError, ErrorCode
+from cranekit.rpc.credentials import Identity
+
+REQUESTS_REMEMBERED = 10_000
+"""Step requests by which a repeated CreateStep is recognised."""
+
+MAX_RUN_OUTPUT = 1 << 20
+
+
+class ClusterFacts(Protocol):
+    """What GetCluster tells; a protobuf message, filled in."""
+
+    name: str
+    version: str
+    config_digest: str
+    default_partition: str
+    profile: str
+    scheduler: str
+
+
+class FrontDesk:
+    """Checks permission and bounds, then lets the controller decide. No gRPC here."""
+
+    def __init__(
+        self,
+        controller: Controller,
+        bindings: Bindings,
+        admission: Callable[[], Admission],
+        *,
+        is_administrator: Callable[[Identity], bool],
+        max_queued_jobs: Callable[[], int],
+        config_digest: Callable[[], str],
+        profile: Callable[[], str],
+        scheduler: str,
+        version: str,
+    ) -> None:
+        self.controller = controller
+        self.bindings = bindings
+        self._admission = admission
+        self.is_administrator = is_administrator
+        self._max_queued_jobs = max_queued_jobs
+        self.config_digest = config_digest
+        self._profile = profile
+        self._scheduler = scheduler
+        self._version = version
+        self._step_requests: dict[str, Step] = {}
+
+    @staticmethod
+    def identified(spec: JobSpec, who: Identity) -> JobSpec:
+        """The spec with the caller's identity, whatever the request says."""
+        return replace(spec, uid=who.uid, gid=who.gid, user=who.user, groups=tuple(who.groups))
+
+    def submit(self, spec: JobSpec, request_id: str, indexes: Sequence[int] | None) -> list[JobId]:
+        """Accepts a job, or an array of them. Idempotent by `request_id`.
+
+        Raises:
+            CraneError: as `Admission.admit`; FAILED_PRECONDITION where nobody would place it; RESOURCE_EXHAUSTED, full.
+        """
+        controller = self.controller
+        if request_id and request_id in controller.requests:
+            return controller.requests[request_id]
+        if not controller.scheduling.accepts_submissions:
+            message = "jobs are placed by an external scheduler that does not accept submissions, or is not connected"
+            raise CraneError(ErrorCode.FAILED_PRECONDITION, message)
+        spec = self._admission().admit(spec, controller.nodes)
+        elements = [spec] if indexes is None else [replace(spec, array_task_id=index) for index in indexes]
+        open_jobs = sum(not job.state.is_final for job in controller.jobs.values())
+        limit = self._max_queued_jobs()
+        if open_jobs + len(elements) > limit or controller.store.backlog > MAX_BACKLOG:
+            message = f"the queue is full ({open_jobs} jobs, MaxQueuedJobs {limit}): try again later"
+            raise CraneError(ErrorCode.RESOURCE_EXHAUSTED, message, retryable=True)
+        ids = controller.submit(elements, request_id)
+        for job_id in ids:
+            self.bindings.expect(controller.jobs[job_id])
+        return ids
+
+    def create_step(
+        self,
+        job: Job,
+        spec: StepSpec,
+        nodelist: Sequence[NodeName],
+        num_nodes: int,
+        request_id: str,
+    ) -> Step:
+        """Creates a step, placed in blocks over its nodes. Idempotent by `request_id`.
+
+        Raises:
+            CraneError: FAILED_PRECONDITION, the job is not Running; INVALID_ARGUMENT, it does not fit the allocation.
+        """
+        key = f"{job.job_id}.{job.attempt}/{request_id}"
+        if request_id and key in self._step_requests:
+            return self._step_requests[key]
+        if job.state is not JobState.RUNNING:
+            message = f"job {job.job_id} is {job.state.value}: steps need a running job"
+            raise CraneError(ErrorCode.FAILED_PRECONDITION, message)
+        if not spec.argv:
+            raise CraneError(ErrorCode.INVALID_ARGUMENT, "the step has no command")
+        nodes = self._step_nodes(job, nodelist, num_nodes)
+        ntasks = spec.ntasks or (job.spec.ntasks if len(nodes) == len(job.nodes) else len(nodes))
+        if ntasks < len(nodes):
+            if num_nodes or nodelist:
+                raise CraneError(ErrorCode.INVALID_ARGUMENT, f"{ntasks} tasks for {len(nodes)} nodes: expected at least one each")
+            nodes = nodes[:ntasks]
+        step_id = steps.next_step_id(job)
+        placed = steps.placed(spec, step_id, steps.place_tasks(ntasks, nodes))
+        placed = replace(
+            placed,
+            cwd=spec.cwd or job.spec.cwd,
+            cpus_per_task=spec.cpus_per_task or job.spec.cpus_per_task,
+            stdio=StdioMode.ATTACHED,
+        )
+        job = self.controller.apply(job.job_id, StepRequested(self.controller.clock.now(), placed, nodes))
+        step = job.steps[step_id]
+        if request_id:
+            self._step_requests[key] = step
+            if len(self._step_requests) > REQUESTS_REMEMBERED:
+                del self._step_requests[next(iter(self._step_requests))]
+        return step
+
+    @staticmethod
+    def _step_nodes(job: Job, nodelist: Sequence[NodeName], num_nodes: int) -> tuple[NodeName, ...]:
+        strangers = [name for name in nodelist if name not in job.nodes]
+        if strangers:
+            raise CraneError(ErrorCode.INVALID_ARGUMENT, f"node {strangers[0]} is not in the allocation of job {job.job_id}")
+        nodes = tuple(name for name in job.nodes if not nodelist or name in nodelist)
+        if num_nodes > len(nodes):
+            message = f"{num_nodes} nodes are more than the {len(nodes)} of the allocation"
+            raise CraneError(ErrorCode.INVALID_ARGUMENT, message)
+        return nodes[:num_nodes] if num_nodes else nodes
+
+    def check_owner(self, job: Job, who: Identity, *, strictly: bool = False) -> None:
+        """Lets the owner pass, and an administrator unless `strictly`.
+
+        Raises:
+            CraneError: PERMISSION_DENIED.
+        """
+        if job.spec.uid == who.uid or (not strictly and self.is_administrator(who)):
+            return
+        raise CraneError(ErrorCode.PERMISSION_DENIED, f"job {job.job_id} belongs to another user")
+
+    def administrator(self, who: Identity) -> Identity:
+        """The caller, if an administrator.
+
+        Raises:
+            CraneError: PERMISSION_DENIED.
+        """
+        if not self.is_administrator(who):
+            raise CraneError(ErrorCode.PERMISSION_DENIED, f"user {who.user} is not an administrator (setting Administrators)")
+        return who
+
+    def nodes_of(self, hostlist: str) -> list[Node]:
+        """The nodes a hostlist names.
+
+        Raises:
+            CraneError: INVALID_ARGUMENT, not a hostlist; NOT_FOUND, no such node.
+        """
+        try:
+            names = [NodeName(name) for name in expand(hostlist)]
+        except HostlistError as error:
+            raise CraneError(ErrorCode.INVALID_ARGUMENT, f"nodes {hostlist!r}: {error.message}") from error
+        unknown = [name for name in names if name not in self.controller.nodes]
+        if unknown or not names:
+            raise CraneError(ErrorCode.NOT_FOUND, f"node {unknown[0] if unknown else hostlist!r} does not exist")
+        return [self.controller.nodes[name] for name in names]
+
+    def record_launch_run(self, run: HookRun) -> None:
+        """Writes a crun hook's run into the history. Its output is bounded, its point must be crun's.
+
+        Raises:
+            CraneError: INVALID_ARGUMENT.
+        """
+        if run.key.point not in (HookPoint.CRUN_PROLOG, HookPoint.CRUN_EPILOG):
+            raise CraneError(ErrorCode.INVALID_ARGUMENT, f"{run.key.point.value} is not a hook of a launch node")
+        if sum(len(script.output) for script in run.scripts) > MAX_RUN_OUTPUT:
+            raise CraneError(ErrorCode.INVALID_ARGUMENT, f"output of more than {MAX_RUN_OUTPUT} characters")
+        if self.controller.record_run(run):
+            self.controller.metrics.runs.observe(run)
+
+    def reset_breakers(self, prefix: str, who: Identity) -> int:
+        """Closes breakers. A prefix that matches several digests is refused.
+
+        Raises:
+            CraneError: NOT_FOUND, INVALID_ARGUMENT.
+        """
+        controller = self.controller
+        matching = [digest for digest in controller.budget.breakers if digest.startswith(prefix)]
+        if prefix and not matching:
+            raise CraneError(ErrorCode.NOT_FOUND, f"no breaker for a script with digest {prefix}…")
+        if prefix and len(matching) > 1:
+            raise CraneError(ErrorCode.INVALID_ARGUMENT, f"digest {prefix} is not unique: {len(matching)} scripts")
+        chosen = controller.budget.reset(prefix, controller.clock.now())
+        for breaker in chosen:
+            controller.store.put_breaker(controller.budget.breakers[breaker.digest])
+            controller.record("breaker", f"{breaker.script} reset by {who.user}")
+        controller.wake()
+        return len(chosen)
+
+    def describe(self, facts: ClusterFacts) -> None:
+        facts.name = self.controller.cluster
+        facts.version = self._version
+        facts.config_digest = self.config_digest()
+        facts.default_partition = self._admission().default_partition
+        facts.profile = self._profile()
+        facts.scheduler = self._scheduler

@@ -1,0 +1,161 @@
+"""The part of a job's life that concerns its steps: pure, used by `machine`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import ceil
+
+from cranectld.jobs.events import (
+    Decide,
+    DecisionKind,
+    Effect,
+    InvalidTransitionError,
+    Record,
+    SendStep,
+    StepCancelRequested,
+    StepEnded,
+    StepRequested,
+    StepSendRequested,
+    StepStarted,
+    TerminateStep,
+)
+from cranectld.jobs.model import Job, JobState, Step, StepState
+from cranehooks.model.ids import NodeName, StepId
+from cranehooks.model.job import ExitStatus, StepSpec
+
+MAX_STEPS_KEPT = 200
+"""Ended steps kept in the job; older ones live in its history only."""
+
+
+def place_tasks(ntasks: int, nodes: Sequence[NodeName], ntasks_per_node: int = 0) -> dict[NodeName, tuple[int, ...]]:
+    """Task ids per node in blocks: node 0 gets the first ones, as Slurm's block distribution.
+
+    Every node gets at least one task when there are enough; `ntasks_per_node` > 0 caps each.
+    """
+    placement: dict[NodeName, tuple[int, ...]] = {}
+    first = 0
+    for index, node in enumerate(nodes):
+        left_nodes = len(nodes) - index
+        count = min(ntasks_per_node or ntasks, ceil((ntasks - first) / left_nodes))
+        placement[node] = tuple(range(first, first + count))
+        first += count
+    return {node: ids for node, ids in placement.items() if ids}
+
+
+def advance(
+    job: Job,
+    event: StepRequested | StepSendRequested | StepCancelRequested | StepStarted,
+) -> tuple[Job, list[Effect]]:
+    """Creation, sending, cancelling and start of a step.
+
+    Raises:
+        InvalidTransitionError: a step asked for in a job that is not Running, or sent after it was cancelled.
+    """
+    match event:
+        case StepRequested():
+            if job.state is not JobState.RUNNING:
+                raise InvalidTransitionError(job.state.value, event, "a running job")
+            number = job.next_step
+            if event.spec.step_id.isdecimal():
+                number = max(number, int(event.spec.step_id) + 1)
+            job = replace(_with(job, Step(event.spec, event.nodes)), next_step=number)
+            return job, [Record("step", f"step {event.spec.step_id} created on {', '.join(event.nodes)}")]
+        case StepSendRequested():
+            return _send(job, event)
+        case StepCancelRequested():
+            return _cancel(job, event)
+        case StepStarted():
+            step = job.steps.get(event.step_id)
+            if step is None or event.node in step.started_nodes or step.state is StepState.ENDED:
+                return job, []
+            started = step.started_nodes | {event.node}
+            state = step.state
+            if state is StepState.CONFIGURING and started >= set(step.nodes):
+                state = StepState.RUNNING
+            step = replace(step, started_nodes=started, state=state, started_at=step.started_at or event.at)
+            effects: list[Effect] = [Record("step", f"step {event.step_id} running")] if state is StepState.RUNNING else []
+            return _with(job, step), effects
+
+
+def _send(job: Job, event: StepSendRequested) -> tuple[Job, list[Effect]]:
+    step = job.steps.get(event.step_id)
+    if step is None:
+        raise InvalidTransitionError(job.state.value, event, f"a step {event.step_id}")
+    if step.sent:
+        return job, []
+    if job.state is not JobState.RUNNING or step.state is StepState.ENDED:
+        raise InvalidTransitionError(job.state.value, event, f"a step that is not over ({step.reason or job.state.value})")
+    effects: list[Effect] = [SendStep(node, step.step_id) for node in step.nodes]
+    return _with(job, replace(step, sent=True)), effects
+
+
+def _cancel(job: Job, event: StepCancelRequested) -> tuple[Job, list[Effect]]:
+    step = job.steps.get(event.step_id)
+    if step is None or step.state is StepState.ENDED:
+        return job, []
+    if not step.sent:
+        return _with(job, never_sent(step, event.at, event.reason)), [
+            Record("step", f"step {step.step_id} cancelled, never sent: {event.reason}"),
+            Decide(DecisionKind.STEP_ENDED, event.reason, step.step_id),
+        ]
+    step = replace(step, reason=step.reason or event.reason)
+    return _with(job, step), [
+        Record("step", f"step {step.step_id} cancelled: {event.reason}"),
+        *(TerminateStep(node, step.step_id, event.reason) for node in step.nodes if node not in step.ended_nodes),
+    ]
+
+
+def ended_on_node(job: Job, event: StepEnded) -> tuple[Job, list[Effect], Step | None]:
+    """One node's part of a step is over. The third value is the step when that was its last part."""
+    step = job.steps.get(event.step_id)
+    if step is None or event.node in step.ended_nodes or event.node not in step.nodes or step.state is StepState.ENDED:
+        return job, [], None
+    ended = step.ended_nodes | {event.node}
+    step = replace(
+        step,
+        ended_nodes=ended,
+        tasks=(*step.tasks, *event.tasks),
+        reason=step.reason or event.reason or next((task.reason for task in event.tasks if task.reason), ""),
+        state=StepState.COMPLETING,
+    )
+    if ended < set(step.nodes):
+        return _with(job, step), [], None
+    worst = max((task.exit for task in step.tasks), key=lambda status: status.shell_code, default=ExitStatus(code=1))
+    step = replace(step, state=StepState.ENDED, exit=worst, ended_at=event.at)
+    text = f"step {step.step_id} ended {worst}" + (f": {step.reason}" if step.reason else "")
+    job = _forget_old(_with(job, step))
+    return job, [Record("step", text), Decide(DecisionKind.STEP_ENDED, step.reason, step.step_id)], step
+
+
+def never_sent(step: Step, at: float, reason: str) -> Step:
+    """A step that ends without a node having heard of it."""
+    if step.state is StepState.ENDED:
+        return step
+    return replace(step, state=StepState.ENDED, exit=ExitStatus(code=1), reason=reason or "cancelled", ended_at=at)
+
+
+def closed(step: Step, at: float) -> Step:
+    """A step whose attempt is over: nodes that never said how it ended were lost."""
+    if step.state is StepState.ENDED:
+        return step
+    worst = max((task.exit for task in step.tasks), key=lambda status: status.shell_code, default=ExitStatus(signal=9))
+    return replace(step, state=StepState.ENDED, exit=worst, ended_at=at, reason=step.reason or "ended with its job")
+
+
+def _with(job: Job, step: Step) -> Job:
+    return replace(job, steps={**job.steps, step.step_id: step})
+
+
+def _forget_old(job: Job) -> Job:
+    if len(job.steps) <= MAX_STEPS_KEPT:
+        return job
+    oldest: StepId = next(step_id for step_id, step in job.steps.items() if step.state is StepState.ENDED)
+    return replace(job, steps={step_id: step for step_id, step in job.steps.items() if step_id != oldest})
+
+
+def next_step_id(job: Job) -> StepId:
+    return StepId(str(job.next_step))
+
+
+def placed(spec: StepSpec, step_id: StepId, placement: dict[NodeName, tuple[int, ...]]) -> StepSpec:
+    """The step as its nodes get it."""
+    return replace(spec, step_id=step_id, tasks_per_node=placement, ntasks=sum(map(len, placement.values())))

@@ -1,0 +1,184 @@
+"""A node as the controller holds it: pure values and the rules that change them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from cranehooks.model.ids import AttemptKey, NodeName
+from cranehooks.model.job import NodeShare
+
+
+class DrainOwner(Enum):
+    HOOKS = "hooks"
+    ADMIN = "admin"
+
+
+class NodeUse(Enum):
+    IDLE = "idle"
+    ALLOCATED = "allocated"
+    COMPLETING = "completing"
+
+
+@dataclass(frozen=True, slots=True)
+class DrainCause:
+    owner: DrainOwner
+    reason: str
+    at: float
+    by: str = ""
+    """User name of the administrator."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """What the configuration says of a node."""
+
+    name: NodeName
+    cpus: float
+    memory_bytes: int
+    gres: str = ""
+    address: str = ""
+    partitions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """State of one node. `drains`, `owed` and `boot_id` survive a restart of the controller; the rest is learnt anew."""
+
+    config: NodeConfig
+    up: bool = False
+    instance: str = ""
+    boot_id: str = ""
+    version: str = ""
+    address: str = ""
+    config_digest: str = ""
+    containment: str = ""
+    last_heartbeat: float = 0.0
+    """Seconds since the epoch, for people; liveness is judged by the monotonic clock elsewhere."""
+    drains: tuple[DrainCause, ...] = ()
+    shares: Mapping[AttemptKey, NodeShare] = field(default_factory=dict)
+    """What attempts hold."""
+    completing: frozenset[AttemptKey] = frozenset()
+    """Those of `shares` whose Epilog is still to end."""
+    owed: frozenset[AttemptKey] = frozenset()
+    """Attempts that ended without this node: their Epilog is still to run here, and the node takes no work until then."""
+
+    @property
+    def name(self) -> NodeName:
+        return self.config.name
+
+    @property
+    def is_drained(self) -> bool:
+        return bool(self.drains)
+
+    @property
+    def drain_reason(self) -> str:
+        return "; ".join(cause.reason for cause in self.drains)
+
+    @property
+    def use(self) -> NodeUse:
+        if self.completing or self.owed:
+            return NodeUse.COMPLETING
+        return NodeUse.ALLOCATED if self.shares else NodeUse.IDLE
+
+    @property
+    def takes_work(self) -> bool:
+        return self.up and not self.drains and not self.owed
+
+    @property
+    def unavailable_because(self) -> str:
+        """Why it takes no work, for a person; empty when it does."""
+        if not self.up:
+            return "down"
+        if self.drains:
+            return f"drained: {self.drain_reason}"
+        if self.owed:
+            return f"owes the Epilog of job {min(key.job_id for key in self.owed)}"
+        return ""
+
+    @property
+    def cpus_used(self) -> float:
+        return sum(share.cpus for share in self.shares.values())
+
+    @property
+    def memory_used_bytes(self) -> int:
+        return sum(share.memory_bytes for share in self.shares.values())
+
+    @property
+    def cpus_free(self) -> float:
+        return self.config.cpus - self.cpus_used
+
+    @property
+    def memory_free_bytes(self) -> int:
+        return self.config.memory_bytes - self.memory_used_bytes
+
+
+MAX_DRAIN_CAUSES = 16
+"""The first is always kept; of the later ones the newest."""
+
+
+def drained(node: Node, cause: DrainCause) -> Node:
+    """The node with one more cause. The first cause stays first; a cause that is there already is not repeated."""
+    if any(known.owner is cause.owner and known.reason == cause.reason for known in node.drains):
+        return node
+    causes = (*node.drains, cause)
+    if len(causes) > MAX_DRAIN_CAUSES:
+        causes = (causes[0], *causes[-(MAX_DRAIN_CAUSES - 1) :])
+    return replace(node, drains=causes)
+
+
+def resumed(node: Node, owner: DrainOwner | None = None) -> Node:
+    """The node without its causes, or without those of one owner."""
+    return replace(node, drains=tuple(cause for cause in node.drains if owner is not None and cause.owner is not owner))
+
+
+def allocated(node: Node, key: AttemptKey, share: NodeShare) -> Node:
+    return replace(node, shares={**node.shares, key: share})
+
+
+def completing(node: Node, key: AttemptKey) -> Node:
+    return replace(node, completing=node.completing | {key}) if key in node.shares else node
+
+
+def freed(node: Node, key: AttemptKey) -> Node:
+    """The attempt holds nothing here any more and owes nothing."""
+    return replace(
+        node,
+        shares={held: share for held, share in node.shares.items() if held != key},
+        completing=node.completing - {key},
+        owed=node.owed - {key},
+    )
+
+
+def owing(node: Node, key: AttemptKey) -> Node:
+    """The attempt went on without this node: its Epilog is to be run when the node is back."""
+    return replace(freed(node, key), owed=node.owed | {key})
+
+
+def gres_counts(gres: str) -> dict[str, int]:
+    """`gpu:a100:2,nic:1` as counts by name and by name:type, so that `gpu:2` can be asked of a typed node.
+
+    Raises:
+        ValueError: an entry is not name[:type][:count].
+    """
+    counts: dict[str, int] = {}
+    for entry in filter(None, (part.strip() for part in gres.split(","))):
+        fields = entry.split(":")
+        count = 1
+        if len(fields) > 1 and fields[-1].isdecimal():
+            count = int(fields.pop())
+        if not 1 <= len(fields) <= 2 or not all(fields):
+            raise ValueError(f"gres {entry!r}: expected name[:type][:count]")
+        for name in dict.fromkeys((fields[0], ":".join(fields))):
+            counts[name] = counts.get(name, 0) + count
+    return counts
+
+
+def gres_fits(node: Node, gres: str) -> bool:
+    """Whether what is free of the node's gres covers `gres`."""
+    if not gres:
+        return True
+    free = gres_counts(node.config.gres)
+    for share in node.shares.values():
+        for name, count in gres_counts(share.gres).items():
+            free[name] = free.get(name, 0) - count
+    return all(free.get(name, 0) >= count for name, count in gres_counts(gres).items())

@@ -1,0 +1,98 @@
+"""The embedded scheduler: first in, first out within each partition. Pure.
+
+A job that cannot start for want of free resources holds back the later ones of its partition, so that large jobs are not starved; a job that waits for
+something else (its time, nodes that are out of service) does not.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+
+from cranectld.jobs.model import Job
+from cranectld.nodes import Node, allocated, gres_fits
+from cranectld.scheduling import Placement, Waiting
+from cranehooks.model.ids import Attempt, AttemptKey, NodeName
+from cranehooks.model.job import JobSpec, NodeShare
+
+
+def shares_of(spec: JobSpec, nodes: Sequence[NodeName]) -> tuple[NodeShare, ...]:
+    """What the job holds on each of `nodes`: tasks in blocks, CPUs for them."""
+    shares = []
+    left = spec.ntasks
+    for index, node in enumerate(nodes):
+        count = min(spec.ntasks_per_node or left, ceil(left / (len(nodes) - index)))
+        left -= count
+        cpus = max(count, 1) * spec.cpus_per_task
+        shares.append(NodeShare(node, count, cpus, spec.memory_per_node_bytes, spec.gres))
+    return tuple(shares)
+
+
+@dataclass(frozen=True, slots=True)
+class FifoScheduler:
+    """See the module. Stateless: it looks at what is pending and free."""
+
+    @property
+    def accepts_submissions(self) -> bool:
+        return True
+
+    def place(self, pending: Sequence[Job], nodes: Sequence[Node], at: float) -> list[Placement | Waiting]:
+        free: dict[NodeName, Node] = {node.name: node for node in nodes}
+        blocked: dict[str, int] = {}
+        answers: list[Placement | Waiting] = []
+        for job in pending:
+            spec = job.spec
+            if job.not_before > at:
+                answers.append(Waiting(job.job_id, f"requeued, not before a delay: {job.reason}" if job.reason else "BeginTime"))
+                continue
+            if spec.partition in blocked:
+                answers.append(Waiting(job.job_id, f"Priority: waits behind job {blocked[spec.partition]}"))
+                continue
+            chosen = _choose(spec, free)
+            if isinstance(chosen, str):
+                answers.append(Waiting(job.job_id, f"Resources: {chosen}"))
+                if _could_run(spec, free):
+                    blocked[spec.partition] = job.job_id
+                continue
+            shares = shares_of(spec, chosen)
+            key = AttemptKey(job.job_id, Attempt(job.attempt + 1))
+            for share in shares:
+                free[share.node] = allocated(free[share.node], key, share)
+            answers.append(Placement(job.job_id, shares))
+        return answers
+
+
+def _choose(spec: JobSpec, nodes: Mapping[NodeName, Node]) -> tuple[NodeName, ...] | str:
+    """Nodes for the job, or what is missing."""
+    candidates = [node for node in nodes.values() if spec.partition in node.config.partitions and node.name not in spec.exclude]
+    if spec.nodelist:
+        required = [nodes[name] for name in spec.nodelist]
+        unavailable = [node for node in required if not node.takes_work]
+        if unavailable:
+            first = unavailable[0]
+            return f"node {first.name} was asked for and is {first.unavailable_because}"
+        others = [node for node in candidates if node.name not in spec.nodelist]
+        candidates = [*required, *others]
+    serving = [node for node in candidates if node.takes_work]
+    if len(serving) < spec.num_nodes:
+        out = len(candidates) - len(serving)
+        return f"{spec.num_nodes} nodes wanted, {len(serving)} in service ({out} down or drained)"
+    largest = largest_share(spec)
+    fitting = [
+        node
+        for node in serving
+        if node.cpus_free >= largest.cpus and node.memory_free_bytes >= largest.memory_bytes and gres_fits(node, largest.gres)
+    ]
+    if any(name not in {node.name for node in fitting} for name in spec.nodelist) or len(fitting) < spec.num_nodes:
+        return f"{len(fitting)} of {spec.num_nodes} nodes have {largest.cpus:g} CPUs, the memory and the gres free"
+    return tuple(node.name for node in fitting[: spec.num_nodes])
+
+
+def _could_run(spec: JobSpec, nodes: Mapping[NodeName, Node]) -> bool:
+    """Whether the job could start if nothing else ran."""
+    empty = {name: replace(node, shares={}, completing=frozenset()) for name, node in nodes.items()}
+    return not isinstance(_choose(spec, empty), str)
+
+
+def largest_share(spec: JobSpec) -> NodeShare:
+    """The largest share any node of the job must give."""
+    return max(shares_of(spec, [NodeName("")] * spec.num_nodes), key=lambda share: share.cpus)

@@ -1,0 +1,121 @@
+"""SchedulerService: an external scheduler's calls, and the stream of decisions it acts on."""
+
+from collections.abc import AsyncIterator
+from contextlib import nullcontext
+from typing import Any
+
+import grpc
+
+from crane.hooks.v1 import ctld_service_pb2 as pb
+from crane.hooks.v1 import ctld_service_pb2_grpc as rpc
+from cranectld.controller import Controller
+from cranectld.jobs.events import DecisionKind
+from cranectld.ports import SignalTasksCommand
+from cranectld.scheduling.external import ExternalPort, ExternalScheduling
+from cranectld.service import views
+from cranectld.service.callers import caller
+from cranectld.store import DecisionRecord
+from cranehooks.model.ids import Attempt, AttemptKey, JobId, NodeName, StepId
+from cranehooks.wire import exit_status_from_wire, job_spec_from_wire, step_spec_from_wire, timestamp
+from cranekit.errors import CraneError, ErrorCode
+from cranekit.rpc.credentials import Role
+
+Context = grpc.aio.ServicerContext[Any, Any]  # of any method's messages
+
+_WITH_JOB = {DecisionKind.SUBMITTED, DecisionKind.RUN, DecisionKind.REQUEUE, DecisionKind.END, DecisionKind.RELEASED}
+_WITH_NODE = {DecisionKind.NODE, DecisionKind.NODE_FREE}
+
+
+class SchedulerPortService(rpc.SchedulerServiceServicer):
+    """Serves only where the configuration says that an external scheduler places jobs."""
+
+    def __init__(self, controller: Controller, port: ExternalPort | None, scheduling: ExternalScheduling | None) -> None:
+        self._controller = controller
+        self._port = port
+        self._scheduling = scheduling
+
+    async def AllocateJob(self, request: pb.AllocateJobRequest, context: Context) -> pb.AllocateJobResponse:
+        port = self._checked()
+        spec = job_spec_from_wire(request.spec) if request.HasField("spec") else None
+        nodes = [NodeName(name) for name in request.nodes]
+        job = port.allocate(JobId(request.job_id), Attempt(request.attempt), spec, nodes)
+        await self._controller.settled()
+        return pb.AllocateJobResponse(job=views.job_status(job))
+
+    async def StartJobStep(self, request: pb.StartJobStepRequest, context: Context) -> pb.StartJobStepResponse:
+        port = self._checked()
+        port.start_step(JobId(request.job_id), Attempt(request.attempt), step_spec_from_wire(request.spec))
+        await self._controller.settled()
+        return pb.StartJobStepResponse()
+
+    async def SignalJobStep(self, request: pb.SignalJobStepRequest, context: Context) -> pb.SignalJobStepResponse:
+        self._checked()
+        job = self._controller.job(JobId(request.job_id))
+        step = job.steps.get(StepId(request.step_id))
+        if job.attempt != request.attempt or step is None:
+            raise CraneError(
+                ErrorCode.NOT_FOUND, f"job {request.job_id} has no step {request.step_id} in attempt {request.attempt}"
+            )
+        command = SignalTasksCommand(AttemptKey(job.job_id, job.attempt), step.step_id, signal=request.signal)
+        for node in step.nodes:
+            if node not in step.ended_nodes:
+                self._controller.signal_step(job, node, command)
+        return pb.SignalJobStepResponse()
+
+    async def ReleaseAllocation(self, request: pb.ReleaseAllocationRequest, context: Context) -> pb.ReleaseAllocationResponse:
+        port = self._checked()
+        cancel = (request.reason or "cancelled by the scheduler") if request.cancel else ""
+        port.release(JobId(request.job_id), Attempt(request.attempt), exit_status_from_wire(request.exit), cancel)
+        await self._controller.settled()
+        return pb.ReleaseAllocationResponse()
+
+    async def WatchDecisions(
+        self, request: pb.WatchDecisionsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchDecisionsResponse]:
+        self._checked()
+        log = self._controller.decisions
+        cursor = request.after_cursor
+        if cursor + 1 < log.first_cursor and cursor:
+            message = f"cursor {cursor} is too old: decisions are kept from {log.first_cursor} on"
+            raise CraneError(ErrorCode.OUT_OF_RANGE, message)
+        scheduling = self._scheduling
+        listening = scheduling.submissions() if scheduling is not None and request.accepts_submissions else nullcontext()
+        with listening:
+            self._controller.wake()
+            while True:
+                ticket = log.bell.ticket()
+                for record in log.after(cursor):
+                    cursor = record.cursor
+                    await self._controller.settled()
+                    yield self._message(record)
+                if cursor >= log.last_cursor:
+                    await ticket.wait()
+
+    def _message(self, record: DecisionRecord) -> pb.WatchDecisionsResponse:
+        kind = DecisionKind(record.kind)
+        message = pb.WatchDecisionsResponse(
+            cursor=record.cursor,
+            time=timestamp(record.at),
+            kind=views.DECISIONS.to_wire(kind),
+            job_id=record.job_id,
+            attempt=record.attempt,
+            reason=record.reason,
+        )
+        if record.not_before:
+            message.not_before.CopyFrom(timestamp(record.not_before))
+        job = self._controller.jobs.get(JobId(record.job_id))
+        if job is not None and kind in _WITH_JOB:
+            message.job.CopyFrom(views.job_status(job, with_environment=False))
+        if job is not None and kind is DecisionKind.STEP_ENDED and StepId(record.step_id) in job.steps:
+            message.step.CopyFrom(views.step_status(job.steps[StepId(record.step_id)]))
+        if kind in _WITH_NODE and NodeName(record.node) in self._controller.nodes:
+            node = self._controller.nodes[NodeName(record.node)]
+            message.node.CopyFrom(views.node_status(self._controller, node, ""))
+        return message
+
+    def _checked(self) -> ExternalPort:
+        caller(Role.SCHEDULER)
+        if self._port is None:
+            message = "this controller places jobs itself: set Scheduler: {Kind: external} to let another scheduler do it"
+            raise CraneError(ErrorCode.FAILED_PRECONDITION, message)
+        return self._port
