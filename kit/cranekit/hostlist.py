@@ -16,6 +16,8 @@ MAX_TEXT_CHARACTERS = 1 << 20
 _NAME_CHARACTER = re.compile(r"[A-Za-z0-9._-]")
 _DIGITS = re.compile(r"[0-9]+")
 _MAX_DIGITS = 18
+_WHOLE = -1
+"""In place of a width: the name is taken as it is."""
 _LAST_NUMBER = re.compile(r"([0-9]+)(?=[^0-9]*\Z)")
 
 
@@ -59,33 +61,33 @@ def fold(names: Iterable[str]) -> str:
 
     The order of the groups is that of their first names. What `expand` makes of the result is the same set of names.
     """
-    groups: dict[tuple[str, str, int], set[int]] = {}
+    groups: dict[tuple[str, str, int], set[int] | None] = {}
     for name in names:
         match = _LAST_NUMBER.search(name)
         if match is None or len(match[1]) > _MAX_DIGITS:
-            groups.setdefault((name, "", 0), set())
+            groups[name, "", _WHOLE] = None
             continue
         digits = match[1]
-        # Numbers of one width share a group. Without a leading zero, any width will do: that is width 0.
+        # Padded numbers of one width share a group; numbers without a leading zero have width 0, which pads nothing.
         width = len(digits) if digits[0] == "0" and len(digits) > 1 else 0
-        groups.setdefault((name[: match.start()], name[match.end() :], width), set()).add(int(digits))
-    _widen(groups)
-    return ",".join(_term(*key, numbers) for key, numbers in groups.items() if numbers or not (key[1] or key[2]))
-
-
-def _widen(groups: dict[tuple[str, str, int], set[int]]) -> None:
-    """Moves numbers of the same width as padded ones to them: cn08, cn09 and cn10 are one range."""
+        numbers = groups.setdefault((name[: match.start()], name[match.end() :], width), set())
+        if numbers is not None:
+            numbers.add(int(digits))
     for (before, after, width), padded in groups.items():
         plain = groups.get((before, after, 0))
-        if width and plain:
+        if width > 0 and padded and plain:
+            # cn08, cn09 and cn10 are one range.
             fitting = {number for number in plain if len(str(number)) == width}
-            padded |= fitting
-            plain -= fitting
+            padded.update(fitting)
+            plain.difference_update(fitting)
+    return ",".join(
+        before if numbers is None else _term(before, after, width, numbers)
+        for (before, after, width), numbers in groups.items()
+        if numbers is None or numbers
+    )
 
 
 def _term(before: str, after: str, width: int, numbers: set[int]) -> str:
-    if not numbers:
-        return before
     ordered = sorted(numbers)
     ranges: list[str] = []
     first = last = ordered[0]
