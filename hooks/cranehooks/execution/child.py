@@ -151,7 +151,8 @@ def _put(fd: int, target: int) -> Step:
 
 
 def _open_onto(path: bytes, flags: int, mode: int, target: int) -> None:
-    os.dup2(os.open(path, flags | _O_CLOEXEC, mode), target)
+    # With the target closed, open itself may return it.
+    _put(os.open(path, flags | _O_CLOEXEC, mode), target)()
 
 
 def _write(path: bytes, data: bytes) -> None:

@@ -19,7 +19,7 @@ from cranehooks.execution import scripts
 from cranehooks.execution.capture import Capture
 from cranehooks.execution.child import Stage
 from cranehooks.execution.containment.cells import Cell, Containment
-from cranehooks.execution.process import OWNED_PIDS, Process, SpawnError, SpawnRequest, spawn
+from cranehooks.execution.process import OWNED_PIDS, Process, SpawnError, SpawnRequest, reap_orphans, spawn
 from cranehooks.lifecycle import Strength, Timer
 from cranehooks.model.ids import RunId
 from cranehooks.model.outcome import OK
@@ -160,7 +160,7 @@ class Engine:
         # After the exits: what ended before we looked was in time.
         self._fire_timers()
         if self._reaps_orphans:
-            _reap_orphans()
+            reap_orphans()
         while self._ended:
             on_finished, record = self._ended.popleft()
             on_finished(record)
@@ -458,15 +458,3 @@ def _user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
-
-
-def _reap_orphans() -> None:
-    """Reap children that fell to us, and none that somebody waits for: look first, then take."""
-    while True:
-        try:
-            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return
-        if ended is None or ended.si_pid in OWNED_PIDS:
-            return
-        os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)

@@ -153,6 +153,18 @@ def spawn(request: SpawnRequest) -> Process:
     return Process(pid, pidfd, start_time)
 
 
+def reap_orphans() -> None:
+    """Reap children that fell to us, and none that somebody waits for: look first, then take."""
+    while True:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if ended is None or ended.si_pid in OWNED_PIDS:
+            return
+        os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
+
+
 def start_time_of(pid: int) -> int:
     """When the process started, in clock ticks since boot.
 

@@ -17,8 +17,8 @@ from cranehooks.execution import syscalls
 from cranehooks.execution.containment.cells import Containment
 from cranehooks.execution.containment.detect import ContainmentUnavailableError, detect
 from cranehooks.execution.engine import Engine
-from cranehooks.execution.framing import FrameBuffer, frame
 from cranehooks.model.run import HookRun, ScriptStarted
+from cranekit.frames import FrameBuffer
 
 _READ_BYTES = 1 << 16
 _EXIT_USAGE = 2
@@ -35,23 +35,24 @@ class Spawner:
         self._incoming = FrameBuffer()
         self._outgoing = bytearray()
         self._is_connected = True
+        """Whether reports can still arrive."""
         self._is_winding_up = False
+        """Whether the daemon said its last word, or this process is told to end."""
         self._poller = select.poll()
         self._poller.register(engine.fileno(), select.POLLIN)
 
     def serve(self, wake_fd: int) -> None:
         """Work until the daemon has gone or `wake_fd` becomes readable, and every run has ended."""
         self._poller.register(wake_fd, select.POLLIN)
-        while self._is_connected and wake_fd not in self._turn():
-            pass
+        while not self._is_winding_up:
+            self._is_winding_up = wake_fd in self._turn() or self._is_winding_up
         self._poller.unregister(wake_fd)
         self._wind_up()
 
     def send(self, message: messages.Message) -> None:
-        self._outgoing += frame(messages.encode(message))
+        self._outgoing += messages.frame(message)
 
     def _wind_up(self) -> None:
-        self._is_winding_up = True
         for run_id in self._engine.active:
             self._engine.stop(run_id)
         while self._engine.active or (self._is_connected and self._outgoing):
@@ -60,12 +61,17 @@ class Spawner:
     def _turn(self) -> dict[int, int]:
         """Wait for something to happen and do what is to be done about it; the descriptors that were ready."""
         if self._is_connected:
-            self._poller.register(self._connection, select.POLLIN | (select.POLLOUT if self._outgoing else 0))
+            wanted = (0 if self._is_winding_up else select.POLLIN) | (select.POLLOUT if self._outgoing else 0)
+            self._poller.register(self._connection, wanted)
         remaining_s = self._engine.remaining_s()
         ready = dict(self._poller.poll(None if remaining_s is None else remaining_s * 1000))
         self._engine.poll()
-        if self._is_connected and ready.get(self._connection.fileno(), 0) & ~select.POLLOUT:
-            self._receive()
+        if self._is_connected:
+            events = ready.get(self._connection.fileno(), 0)
+            if self._is_winding_up and events & (select.POLLHUP | select.POLLERR):
+                self._disconnected()
+            elif events & ~select.POLLOUT:
+                self._receive()
         self._flush()
         return ready
 
@@ -77,16 +83,14 @@ class Spawner:
         except ConnectionError:
             data = b""
         if not data:
-            self._disconnected()
+            # It may have shut down its sending side only, to hear how its runs end.
+            self._is_winding_up = True
             return
-        for payload in self._incoming.feed(data):
+        for _, payload in self._incoming.feed(data):
             self._obey(messages.decode(payload))
 
     def _obey(self, message: messages.Message) -> None:
         match message:
-            case messages.StartRun() if self._is_winding_up:
-                # The daemon learns from the end of the connection that it never ran.
-                return
             case messages.StartRun(spec):
                 self._engine.start(spec, self._report, self._report_start)
             case messages.StopRun(run_id, now):
@@ -115,6 +119,7 @@ class Spawner:
 
     def _disconnected(self) -> None:
         self._is_connected = False
+        self._is_winding_up = True
         self._poller.unregister(self._connection)
         self._outgoing.clear()
 

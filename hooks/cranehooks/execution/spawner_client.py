@@ -1,6 +1,7 @@
 """A daemon's side of its hook spawner: runs hooks there, bounded in number, and survives the spawner's death."""
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -14,23 +15,64 @@ from dataclasses import dataclass, field, replace
 
 from cranehooks.execution import spawner_messages as messages
 from cranehooks.execution.engine import OnScriptStarted
-from cranehooks.execution.framing import HEADER, frame, payload_bytes
 from cranehooks.model.ids import RunId
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.run import HookRun, RunSpec, ScriptRun, ScriptStarted
+from cranekit.backoff import Backoff
+from cranekit.errors import CraneError, ErrorCode
+from cranekit.frames import FrameBuffer, FrameError
 
 _MODULE = "cranehooks.execution.spawner"
 _READY_WITHIN_S = 20.0
-_RESTART_AFTER_S = (0.05, 0.2, 1.0, 5.0)
-"""Waits before restarts, by the number of deaths in a row; a spawner that has taken a run starts the count anew."""
+_FIRST_RESTART_AFTER_S, _LAST_RESTART_AFTER_S = 0.05, 5.0
+_READ_BYTES = 1 << 16
 
 
-class SpawnerError(Exception):
+class SpawnerError(CraneError):
     """The spawner does not start; its own message is on stderr."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(ErrorCode.UNAVAILABLE, message)
 
-class QueueFullError(Exception):
-    """As many runs wait as may wait; nothing was started, try again later."""
+
+class QueueFullError(CraneError):
+    """As many runs wait as may wait; nothing was started."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ErrorCode.RESOURCE_EXHAUSTED, message, retryable=True)
+
+
+class _Connection:
+    """Messages to and from one spawner process."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._frames = FrameBuffer()
+
+    async def receive(self) -> list[messages.Message] | None:
+        """What has come next; None at the end. Cancelling loses nothing."""
+        try:
+            data = await self._reader.read(_READ_BYTES)
+        except ConnectionError:
+            return None
+        return [messages.decode(payload) for _, payload in self._frames.feed(data)] if data else None
+
+    def send(self, message: messages.Message) -> None:
+        # Unflushed data is bounded by the runs under way; the spawner never stops reading.
+        frame = messages.frame(message)
+        if not self._writer.is_closing():
+            self._writer.write(frame)
+
+    def say_goodbye(self) -> None:
+        """End what we send; what the spawner has to tell still arrives."""
+        if self._writer.can_write_eof() and not self._writer.is_closing():
+            self._writer.write_eof()
+
+    async def close(self) -> None:
+        self._writer.close()
+        with suppress(ConnectionError):
+            await self._writer.wait_closed()
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +86,8 @@ class _Run:
     asked_mono: float
     queue_wait_s: float = 0.0
     began: ScriptStarted | None = None
+    output: list[str] = field(default_factory=list)
+    """Pieces of the script that is told of next."""
     ended: list[ScriptRun] = field(default_factory=list)
 
     @property
@@ -54,10 +98,10 @@ class _Run:
         if not self.done.done():
             self.done.set_result(replace(record, queue_wait_s=self.queue_wait_s))
 
-    def finish_unseen(self, kind: OutcomeKind, detail: str) -> None:
+    def finish_unseen(self, kind: OutcomeKind, detail: str, code: int = 0) -> None:
         """End the run without a report; the script that had begun is all that is known."""
         duration_s = time.monotonic() - self.asked_mono
-        outcome = Outcome(kind, 0, detail)
+        outcome = Outcome(kind, code, detail)
         scripts = (
             () if self.began is None else (ScriptRun(self.began.path, outcome, self.asked_at, duration_s, self.began.sha256),)
         )
@@ -74,9 +118,9 @@ class SpawnerClient:
         self._max_queued = max_queued
         self._waiting: deque[_Run] = deque()
         self._running: dict[RunId, _Run] = {}
-        self._writer: asyncio.StreamWriter | None = None
+        self._connection: _Connection | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._failed_starts = 0
+        self._backoff = Backoff(_FIRST_RESTART_AFTER_S, _LAST_RESTART_AFTER_S)
         self.ready: messages.Ready | None = None
         """What the spawner said of itself; None while it is being restarted."""
         self.restarts = 0
@@ -103,13 +147,21 @@ class SpawnerClient:
         options = ["--containment", containment, "--root-name", root_name]
         # -P: the working directory of a daemon is no place to import from.
         client = cls([sys.executable, "-P", "-m", _MODULE, *options], max_concurrent=max_concurrent, max_queued=max_queued)
-        reader = await client._launch()
-        async with asyncio.TaskGroup() as tasks:
-            serving = tasks.create_task(client._serve(reader))
-            try:
-                yield client
-            finally:
-                serving.cancel()
+        failure: Exception | None = None
+        try:
+            await client._launch()
+            async with asyncio.TaskGroup() as tasks:
+                serving = tasks.create_task(client._serve())
+                try:
+                    yield client
+                except Exception as error:  # noqa: BLE001 - raised again below, as itself and not within a group
+                    failure = error
+                finally:
+                    serving.cancel()
+        finally:
+            await client._close()
+        if failure is not None:
+            raise failure
 
     @property
     def pid(self) -> int | None:
@@ -181,71 +233,73 @@ class SpawnerClient:
 
     # ---- the spawner's process
 
-    async def _serve(self, reader: asyncio.StreamReader) -> None:
+    async def _serve(self) -> None:
         """Listen, and restart the spawner whenever it dies, until cancelled."""
-        try:
-            while True:
-                await self._listen(reader)
-                self._lose("the hook spawner died")
-                await self._reap()
-                reader = await self._relaunch()
-        finally:
-            await self._close()
-
-    async def _relaunch(self) -> asyncio.StreamReader:
         while True:
-            self.restarts += 1
-            await asyncio.sleep(_RESTART_AFTER_S[min(self._failed_starts, len(_RESTART_AFTER_S) - 1)])
-            self._failed_starts += 1
-            with suppress(SpawnerError):
-                return await self._launch()
+            await self._listen()
+            await self._lose("the hook spawner died")
+            await self._reap()
+            while self.ready is None:
+                self.restarts += 1
+                await asyncio.sleep(self._backoff.next_s())
+                with suppress(SpawnerError):
+                    await self._launch()
 
-    async def _launch(self) -> asyncio.StreamReader:
-        """Start the process and wait until it takes runs."""
+    async def _launch(self) -> None:
+        """Start the process and wait until it takes runs; leaves nothing when it does not."""
         ours, theirs = socket.socketpair()
         try:
             with theirs:
                 # A thread, because the call returns only after the exec; it uses vfork, so our size does not matter.
                 self._process = await asyncio.to_thread(self._popen, theirs.fileno())
-            reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+            self._connection = _Connection(*await asyncio.open_unix_connection(sock=ours))
         except BaseException:
             ours.close()
-            await self._close()
             raise
         try:
             async with asyncio.timeout(_READY_WITHIN_S):
-                self.ready = await _receive_ready(reader)
-        except (TimeoutError, asyncio.IncompleteReadError, ConnectionError) as error:
-            await self._close(now=True)
-            raise SpawnerError("the hook spawner did not start; see its message on stderr") from error
-        except BaseException:
-            await self._close(now=True)
-            raise
-        self._dispatch()
-        return reader
+                first = await self._connection.receive()
+        except TimeoutError:
+            first = None
+        match first:
+            case [messages.Ready() as ready]:
+                self.ready = ready
+                self._dispatch()
+            case _:
+                await self._lose("the hook spawner did not start")
+                if self._process is not None:
+                    self._process.kill()
+                await self._reap()
+                raise SpawnerError("the hook spawner did not start; its message is on stderr")
 
     def _popen(self, fd: int) -> subprocess.Popen[bytes]:
         command = [*self._command, "--fd", str(fd)]
         return subprocess.Popen(command, pass_fds=(fd,), stdin=subprocess.DEVNULL, start_new_session=True)
 
-    async def _listen(self, reader: asyncio.StreamReader) -> None:
+    async def _listen(self) -> None:
         """Take reports until the connection ends."""
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                self._take(await _receive(reader))
+        while self._connection is not None:
+            received = await self._connection.receive()
+            if received is None:
+                return
+            for message in received:
+                self._take(message)
 
-    async def _close(self, *, now: bool = False) -> None:
-        """Have the spawner end its runs and itself, and wait for it; report what is left as lost."""
+    async def _close(self) -> None:
+        """Have the spawner end its runs and itself, hear how they end, and wait for it; cancelling kills it."""
+        while self._waiting:
+            self._waiting.popleft().finish_unseen(OutcomeKind.STOPPED, "the daemon ended before it was started")
         try:
-            if self._writer is not None:
-                self._writer.close()
-            if now and self._process is not None:
+            if self._connection is not None:
+                self._connection.say_goodbye()
+                await self._listen()
+        except asyncio.CancelledError:
+            if self._process is not None:
                 self._process.kill()
-            await self._reap()
+            raise
         finally:
-            self._lose("the daemon ended")
-            while self._waiting:
-                self._waiting.popleft().finish_unseen(OutcomeKind.STOPPED, "the daemon ended before it was started")
+            await self._lose("the daemon ended")
+            await self._reap()
 
     async def _reap(self) -> None:
         """Wait for the end of the process; cancelling kills it."""
@@ -273,19 +327,27 @@ class SpawnerClient:
         while self.ready is not None and self._waiting and len(self._running) < self._max_concurrent:
             run = self._waiting.popleft()
             run.queue_wait_s = time.monotonic() - run.asked_mono
+            try:
+                self._send(messages.StartRun(run.spec))
+            except FrameError as error:
+                run.finish_unseen(OutcomeKind.SPAWN, str(error), errno.E2BIG)
+                continue
             self._running[run.run_id] = run
-            self._send(messages.StartRun(run.spec))
 
     def _take(self, message: messages.Message) -> None:
         match message:
             case messages.ScriptBegan(started):
-                self._failed_starts = 0
+                self._backoff.reset()
                 run = self._running[started.run_id]
                 run.began = started
                 if run.on_started is not None:
                     run.on_started(started)
+            case messages.ScriptOutput(run_id, text):
+                self._running[run_id].output.append(text)
             case messages.ScriptEnded(run_id, script):
-                self._running[run_id].ended.append(script)
+                run = self._running[run_id]
+                run.ended.append(replace(script, output="".join(run.output)))
+                run.output.clear()
             case messages.RunFinished(record):
                 run = self._running.pop(record.key.run_id)
                 run.finish(replace(record, scripts=tuple(run.ended)))
@@ -294,33 +356,20 @@ class SpawnerClient:
                 raise ValueError(f"unexpected message of the hook spawner: {type(message).__name__}")
 
     def _send(self, message: messages.Message) -> None:
-        # Unflushed data is bounded by the runs under way; the spawner never stops reading.
-        if self._writer is not None and not self._writer.is_closing():
-            self._writer.write(frame(messages.encode(message)))
+        if self._connection is not None:
+            self._connection.send(message)
 
-    def _lose(self, detail: str) -> None:
-        """Nobody will see the end of what is under way."""
+    async def _lose(self, detail: str) -> None:
+        """The connection is over: nobody will see the end of what is under way."""
         self.ready = None
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        connection, self._connection = self._connection, None
         running, self._running = self._running, {}
         for run in running.values():
             run.finish_unseen(OutcomeKind.LOST, detail)
+        if connection is not None:
+            await connection.close()
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
-
-
-async def _receive_ready(reader: asyncio.StreamReader) -> messages.Ready:
-    message = await _receive(reader)
-    if not isinstance(message, messages.Ready):
-        raise SpawnerError(f"the hook spawner's first message is {type(message).__name__}, expected Ready")
-    return message
-
-
-async def _receive(reader: asyncio.StreamReader) -> messages.Message:
-    length = payload_bytes(await reader.readexactly(HEADER.size))
-    return messages.decode(await reader.readexactly(length))

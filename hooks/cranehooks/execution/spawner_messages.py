@@ -1,16 +1,20 @@
-"""The messages between a daemon and its hook spawner: one dataclass each, and their frames.
+"""The messages between a daemon and its hook spawner: one dataclass each, a JSON frame each.
 
-A frame is a header (`!IB`: length of the payload, type) and a JSON object (type 1). A run's scripts are reported one by
-one, so that a frame is never larger than one script's output.
+A run is reported in parts (its scripts one by one, their output in pieces), so that no frame grows with it.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from cranehooks.execution import spec_json
 from cranehooks.execution.spec_json import Json
 from cranehooks.model.ids import RunId
 from cranehooks.model.run import HookRun, RunSpec, ScriptRun, ScriptStarted
+from cranekit import frames
+
+_PIECE_CHARACTERS = 1 << 18
+"""Of output; a character takes up to 12 bytes of JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +50,16 @@ class ScriptBegan:
 
 
 @dataclass(frozen=True, slots=True)
+class ScriptOutput:
+    """Spawner → daemon: a piece of the output of the script that is told of next."""
+
+    run_id: RunId
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class ScriptEnded:
-    """Spawner → daemon, in the order of the list, right before `RunFinished`."""
+    """Spawner → daemon, in the order of the list, right before `RunFinished`; the output came before."""
 
     run_id: RunId
     script: ScriptRun
@@ -60,17 +72,30 @@ class RunFinished:
     run: HookRun
 
 
-Message = StartRun | StopRun | Ready | ScriptBegan | ScriptEnded | RunFinished
+Message = StartRun | StopRun | Ready | ScriptBegan | ScriptOutput | ScriptEnded | RunFinished
 
 
-def report(run: HookRun) -> list[Message]:
+def report(run: HookRun) -> Iterator[Message]:
     """The messages that tell of a run that has ended."""
-    ended: list[Message] = [ScriptEnded(run.key.run_id, script) for script in run.scripts]
-    return [*ended, RunFinished(replace(run, scripts=()))]
+    run_id = run.key.run_id
+    for script in run.scripts:
+        for start in range(0, len(script.output), _PIECE_CHARACTERS):
+            yield ScriptOutput(run_id, script.output[start : start + _PIECE_CHARACTERS])
+        yield ScriptEnded(run_id, replace(script, output=""))
+    yield RunFinished(replace(run, scripts=()))
+
+
+def frame(message: Message) -> bytes:
+    """The message as a frame.
+
+    Raises:
+        frames.FrameError: a `StartRun` whose environment and arguments are larger than any program may be given.
+    """
+    return frames.encode(frames.JSON, encode(message))
 
 
 def encode(message: Message) -> bytes:
-    """The payload of the message's frame."""
+    """The payload of the message's frame: ASCII, because text may hold lone surrogates."""
     body: Json
     match message:
         case StartRun(spec):
@@ -81,6 +106,8 @@ def encode(message: Message) -> bytes:
             body = {"driver": driver, "lost": lost, "swept": list(swept)}
         case ScriptBegan(started):
             body = {"started": spec_json.encode_started(started)}
+        case ScriptOutput(run_id, text):
+            body = {"run_id": run_id, "text": text}
         case ScriptEnded(run_id, script):
             body = {"run_id": run_id, "script": spec_json.encode_script(script)}
         case RunFinished(run):
@@ -104,6 +131,8 @@ def decode(payload: bytes) -> Message:
             return Ready(body["driver"], body["lost"], tuple(body["swept"]))
         case "ScriptBegan":
             return ScriptBegan(spec_json.decode_started(body["started"]))
+        case "ScriptOutput":
+            return ScriptOutput(RunId(body["run_id"]), body["text"])
         case "ScriptEnded":
             return ScriptEnded(RunId(body["run_id"]), spec_json.decode_script(body["script"]))
         case "RunFinished":

@@ -9,7 +9,7 @@ from cranehooks.execution.asyncio_engine import AsyncEngine
 from cranehooks.execution.containment.cells import Containment
 from cranehooks.execution.engine import Engine
 from cranehooks.model.outcome import OK, OutcomeKind
-from cranehooks.model.run import RunSpec, ScriptStarted
+from cranehooks.model.run import HookRun, RunSpec, ScriptStarted
 from cranehooks.testing.faulty_scripts import HookScripts
 from cranehooks.testing.specs import prolog_spec
 
@@ -43,9 +43,9 @@ async def test_runs_are_side_by_side(engine: AsyncEngine, files: HookScripts) ->
     assert [run.result().outcome for run in runs] == [OK] * 8
 
 
-async def start(engine: AsyncEngine, spec: RunSpec, tasks: asyncio.TaskGroup) -> asyncio.Task[object]:
+async def start(engine: AsyncEngine, spec: RunSpec, tasks: asyncio.TaskGroup) -> asyncio.Task[HookRun]:
     began = asyncio.Event()
-    task: asyncio.Task[object] = tasks.create_task(engine.run(spec, lambda _: began.set()))
+    task: asyncio.Task[HookRun] = tasks.create_task(engine.run(spec, lambda _: began.set()))
     await began.wait()
     return task
 
@@ -71,5 +71,8 @@ async def test_cancelling_twice_kills(engine: AsyncEngine, files: HookScripts) -
 
 async def test_stopping_ends_the_run_with_a_record(engine: AsyncEngine, files: HookScripts) -> None:
     spec = prolog_spec(files.hangs())
-    record = await engine.run(spec, lambda started: engine.stop(started.run_id) and None)
+    async with asyncio.TaskGroup() as tasks:
+        task = await start(engine, spec, tasks)
+        assert engine.stop(spec.key.run_id)
+    record = task.result()
     assert record.outcome.kind is OutcomeKind.STOPPED

@@ -149,7 +149,9 @@ def test_a_cell_inside_a_cgroup_dies_alone(cgroups: CgroupContainment, files: Ho
     cgroups.close()
 
 
-def test_without_cgroup_kill_each_process_is_killed(cgroups: CgroupContainment, files: HookScripts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_cgroup_kill_each_process_is_killed(
+    cgroups: CgroupContainment, files: HookScripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = Path.write_text
 
     def refuse(path: Path, text: str, **options: str) -> int:

@@ -240,7 +240,9 @@ class World:
 def stories(limits: Limits, length: int) -> Iterator[tuple[Run, World, tuple[Event, ...]]]:
     """Every sequence of events up to `length` that can happen, with what came of it."""
 
-    def extend(run: Run, told: tuple[Event, ...], effects: tuple[tuple[Effect, ...], ...]) -> Iterator[tuple[Run, World, tuple[Event, ...]]]:
+    def extend(
+        run: Run, told: tuple[Event, ...], effects: tuple[tuple[Effect, ...], ...]
+    ) -> Iterator[tuple[Run, World, tuple[Event, ...]]]:
         world = World()
         timers_of = {DeadlineReached: Timer.DEADLINE, GraceEnded: Timer.GRACE, KillWaitEnded: Timer.KILL_WAIT}
         for event, answer in zip(told, effects, strict=True):
@@ -297,7 +299,7 @@ def _goes_on(run: Run, event: Event) -> bool:
 
 
 def test_a_deadline_while_a_script_runs_always_makes_a_timeout() -> None:
-    tails = [ProcessExited(0), ProcessExited(9), GraceEnded(), ContainmentEmpty(), StopRequested(), StopRequested(now=True)]
+    tails: list[Event] = [ProcessExited(0), ProcessExited(9), GraceEnded(), ContainmentEmpty(), StopRequested(), StopRequested(now=True)]
     seen = 0
     for tail in itertools.product(tails, repeat=4):
         run, _ = play(Limits(1, 60), Begin(), Started(), DeadlineReached())

@@ -257,5 +257,3 @@ def test_handlers_of_ours_do_not_run_in_the_child(files: HookScripts) -> None:
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert (status, seen) == (signal.SIGUSR1, [])
-
-

@@ -27,9 +27,10 @@ def test_globs_mean_the_files_that_match(files: HookScripts) -> None:
         files.ok(name)
     (files.directory / "30-d.sh").mkdir()
     top = str(files.directory)
-    found = {pattern: sorted(Path(path).name for path in paths) for pattern, paths in resolve(
-        [f"{top}/*.sh", f"{top}/2?-*", f"{top}/[13]0-*", f"{top}/*.py"]
-    ).items()}
+    found = {
+        pattern: sorted(Path(path).name for path in paths)
+        for pattern, paths in resolve([f"{top}/*.sh", f"{top}/2?-*", f"{top}/[13]0-*", f"{top}/*.py"]).items()
+    }
     assert found == {
         f"{top}/*.sh": ["10-a.sh", "20-b.sh"],
         f"{top}/2?-*": ["20-b.sh", "20-c.txt"],

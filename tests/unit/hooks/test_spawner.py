@@ -44,9 +44,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-async def began(
-    tasks: asyncio.TaskGroup, spawner: SpawnerClient, spec: RunSpec
-) -> tuple[asyncio.Task[HookRun], ScriptStarted]:
+async def began(tasks: asyncio.TaskGroup, spawner: SpawnerClient, spec: RunSpec) -> tuple[asyncio.Task[HookRun], ScriptStarted]:
     """A run whose first script is under way."""
     first: asyncio.Future[ScriptStarted] = asyncio.get_running_loop().create_future()
     task = tasks.create_task(spawner.run(spec, first.set_result))
@@ -133,7 +131,7 @@ async def test_the_death_of_the_spawner_loses_its_runs_and_no_others(spawner: Sp
         record = task.result()
         assert record.outcome == Outcome(OutcomeKind.LOST, 0, "the hook spawner died")
         assert [(script.path, script.sha256) for script in record.scripts] == [(start.path, start.sha256)]
-        await eventually_async(lambda pid=start.pid: not is_alive(pid))  # type: ignore[misc] # mypy cannot infer a bound default
+    await eventually_async(lambda: not any(is_alive(start.pid) for _, start in runs))
     assert waiting.result().outcome == OK
     assert spawner.restarts == 1
 
@@ -146,9 +144,8 @@ async def test_interrupts_are_the_daemons_business(spawner: SpawnerClient, files
 
 
 async def test_leaving_ends_what_runs(files: HookScripts, root_name: str) -> None:
-    async with asyncio.TaskGroup() as tasks:
-        async with SpawnerClient.started(root_name=root_name) as spawner:
-            task, start = await began(tasks, spawner, prolog_spec(files.hangs()))
+    async with asyncio.TaskGroup() as tasks, SpawnerClient.started(root_name=root_name) as spawner:
+        task, start = await began(tasks, spawner, prolog_spec(files.hangs()))
     assert task.result().outcome.kind in (OutcomeKind.STOPPED, OutcomeKind.LOST)
     assert not is_alive(start.pid)
 

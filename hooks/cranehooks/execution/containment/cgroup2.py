@@ -56,7 +56,11 @@ class CgroupCell:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._events_fd = os.open("cgroup.events", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
+        try:
+            self._events_fd = os.open("cgroup.events", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
+        except OSError:
+            os.close(self._fd)
+            raise
 
     @property
     def name(self) -> str:
