@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any
 
-from cranekit.yaml_lines import Problem
 from pydantic import BeforeValidator, Field, PrivateAttr, WithJsonSchema
 
 from cranehooks.model.ids import NodeName
@@ -30,6 +29,7 @@ from cranehooks.settings.schema import (
 from cranehooks.settings.timeouts import timeouts_of
 from cranehooks.settings.values import DEFAULT_CONFIG_DIR, Address, ConfigPath, Names, ScriptLimit, Seconds
 from cranekit import hostlist
+from cranekit.yaml_lines import Problem
 
 IMPLICIT_PARTITION = "default"
 """Name of the partition with all nodes, where the file has no `Partitions`."""

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 
 from cranehooks.model.ids import is_node_name
 from cranehooks.profiles import DEFAULT_PROFILE, INCOMPATIBLE_FLAGS, PROFILES, UNSUPPORTED_FLAGS, PrologFlag, with_implied
-from cranehooks.settings.document import HOOK_SECTION, Finding, KeyPath
+from cranehooks.settings.document import HOOK_SECTION, Finding
 from cranehooks.settings.schema import parse_flags
 from cranehooks.settings.values import parse_address
 from cranekit import hostlist
+from cranekit.yaml_lines import KeyPath
 
 _DEFAULT_LISTEN = "127.0.0.1:10011"
 
@@ -44,8 +45,7 @@ def _nodes(data: Mapping[str, object]) -> tuple[_Nodes, list[Finding]]:
             if not is_node_name(name):
                 findings.append(Finding(path, f"{name!r} cannot name a node: letters, digits, `_ . -`, at most 64 characters"))
             elif name in nodes.entry_of:
-                where = "twice here" if nodes.entry_of[name] == index else f"in entry {nodes.entry_of[name] + 1} of Nodes already"
-                findings.append(Finding(path, f"node {name} is {where}"))
+                findings.append(Finding(path, f"node {name} is in entry {nodes.entry_of[name] + 1} of Nodes already"))
             else:
                 nodes.entry_of[name] = index
     if not isinstance(data.get("Nodes"), list):
@@ -93,8 +93,6 @@ def _partition_findings(data: Mapping[str, object], nodes: _Nodes) -> list[Findi
         if unknown:
             verb = "is" if len(unknown) == 1 else "are"
             findings.append(Finding(path, f"{hostlist.fold(unknown)} {verb} not in Nodes"))
-        if members is not None and len(set(members)) < len(members):
-            findings.append(Finding(path, "a node is named twice"))
         name = entry.get("name")
         if not isinstance(name, str):
             continue

@@ -4,14 +4,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cranekit.yaml_lines import Problem
-
 from cranehooks.model.points import HookPoint
 from cranehooks.settings.values import beside, parse_patterns
 from cranekit import yaml_lines
-
-KeyPath = tuple[str | int, ...]
-"""Keys and list indices from the top of the file."""
+from cranekit.yaml_lines import KeyPath, Loaded, Problem
 
 HOOK_SECTION = "JobLifecycleHook"
 OLDER_TOP_KEYS: Mapping[str, str] = {"JobLogHook": HOOK_SECTION}
@@ -26,29 +22,26 @@ class Finding:
 
     path: KeyPath
     message: str
+    at_key: bool = False
+    """Whether the key itself is wrong, and not its value."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigDocument:
     """One file."""
 
-    file: str
     directory: str
     """Absolute directory of the file."""
     data: Mapping[str, object]
     """Top level, older spellings replaced by the canonical ones."""
-    positions: Mapping[KeyPath, tuple[int, int]]
-    """Line and column of each value, by its path under the canonical spellings."""
+    loaded: Loaded
+    """The same under the canonical spellings, for places in the file."""
     findings: tuple[Finding, ...]
     """What is wrong with the spellings: a key given twice."""
 
     def problem(self, finding: Finding) -> Problem:
         """The finding with its line and column; of the nearest enclosing value where the value itself is missing."""
-        path = finding.path
-        while path and path not in self.positions:
-            path = path[:-1]
-        line, column = self.positions.get(path, (1, 1))
-        return Problem(self.file, line, column, finding.message)
+        return self.loaded.problem(finding.path, finding.message, at_key=finding.at_key)
 
     def problems(self, findings: Iterable[Finding]) -> list[Problem]:
         """All findings in the order of the file, each once."""
@@ -76,17 +69,21 @@ def read(path: Path) -> ConfigDocument:
         SettingsError: It cannot be read, is no YAML, or is no mapping.
     """
     loaded = yaml_lines.load(path)
-    file = str(path)
     if not isinstance(loaded.data, Mapping):
-        raise yaml_lines.SettingsError([Problem(file, 1, 1, "expected a mapping of keys, as in `ClusterName: my-cluster`")])
+        raise yaml_lines.SettingsError([loaded.problem((), "expected a mapping of keys, as in `ClusterName: my-cluster`")])
     names: dict[KeyPath, KeyPath] = {}
     findings: list[Finding] = []
     data = _canonical(loaded.data, (), OLDER_TOP_KEYS, names, findings)
     section = data.get(HOOK_SECTION)
     if isinstance(section, Mapping):
         data[HOOK_SECTION] = _canonical(section, (HOOK_SECTION,), OLDER_HOOK_KEYS, names, findings)
-    positions = {_renamed(written, names): position for written, position in loaded.positions.items()}
-    return ConfigDocument(file, str(path.absolute().parent), data, positions, tuple(findings))
+    canonical = Loaded(
+        loaded.file,
+        data,
+        {_renamed(written, names): position for written, position in loaded.positions.items()},
+        {_renamed(written, names): position for written, position in loaded.key_positions.items()},
+    )
+    return ConfigDocument(str(path.absolute().parent), data, canonical, tuple(findings))
 
 
 def _canonical(
@@ -103,7 +100,9 @@ def _canonical(
         if key != written:
             names[*prefix, str(written)] = (*prefix, key)
         if key in older.values() and key != written and key in mapping:
-            findings.append(Finding((*prefix, key), f"{written} and {key} are two spellings of one key: keep one of them"))
+            findings.append(
+                Finding((*prefix, key), f"{written} and {key} are two spellings of one key: keep one of them", at_key=True)
+            )
             continue
         result[key] = value
     return result

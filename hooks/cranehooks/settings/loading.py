@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cranekit.yaml_lines import SettingsError
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from cranehooks.settings import document
 from cranehooks.settings.cluster import ClusterSettings
 from cranehooks.settings.consistency import findings_of
-from cranehooks.settings.document import HOOK_SECTION, OLDER_HOOK_KEYS, OLDER_TOP_KEYS, Finding, KeyPath
+from cranehooks.settings.document import HOOK_SECTION, OLDER_HOOK_KEYS, OLDER_TOP_KEYS, Finding
 from cranehooks.settings.schema import HookSection, MetricsSection, NodeGroup, PartitionSection, SchedulerSection, Section
 from cranehooks.settings.values import CONFIG_DIR_CONTEXT, shown
+from cranekit.yaml_lines import KeyPath, SettingsError
 
 _SECTIONS: Mapping[str, type[Section]] = {
     "Nodes": NodeGroup,
@@ -67,7 +67,7 @@ def _finding(error: ErrorDetails) -> Finding:
     path: KeyPath = tuple(error["loc"])
     match error["type"]:
         case "extra_forbidden":
-            return Finding(path, _unknown_key(path))
+            return Finding(path, _unknown_key(path), at_key=True)
         case "missing":
             return Finding(path[:-1], f"{path[-1]} is missing")
         case "value_error":
