@@ -44,7 +44,8 @@ def reset_breaker(
     """Close breakers that tripped; the jobs they held stay held until `hookctl release`."""
     from cranecli.hookctl.front import front
 
+    request = {"sha256": digest.lower()}
     with front() as controller:
-        answer = controller.call("ResetBreaker", {"sha256": digest.lower()})
+        answer = controller.call("ResetBreaker", request)
     number = int(answer.get("reset") or 0)
     note(f"{number} breaker{'' if number == 1 else 's'} reset")

@@ -24,8 +24,9 @@ def explain_job(
     from cranecli.render.style import style_of
     from cranekit import hostlist
 
+    request = {"job_id": job_number(job_id)}
     with front() as controller:
-        record = job_record(controller.call("GetJob", {"job_id": job_number(job_id)})["job"])
+        record = job_record(controller.call("GetJob", request)["job"])
         concerned = sorted(
             {*record.nodes, *(run.key.node for run in record.runs if run.key.node), *(e.node for e in record.history if e.node)}
         )
@@ -60,8 +61,9 @@ def explain_node(
     from cranecli.render.records import event_record, hook_run, node_record, objects
     from cranecli.render.style import style_of
 
+    request = {"name": node_name(name)}
     with front() as controller:
-        answer = controller.call("GetNode", {"name": node_name(name)})
+        answer = controller.call("GetNode", request)
         record = node_record(answer["node"])
         failed = [hook_run(run) for run in objects(answer, "failed_runs")]
         events = [event_record(event) for event in objects(answer, "events")]

@@ -29,8 +29,9 @@ def jobs(
     from cranecli.render.style import style_of
     from cranecli.render.tables import jobs_table
 
+    request = {"states": job_states(state), "user": user}
     with front() as controller:
-        answer = controller.call("ListJobs", {"states": job_states(state), "user": user})
+        answer = controller.call("ListJobs", request)
         records = [job_record(job) for job in objects(answer, "jobs")]
     if output is Format.JSON:
         show_document({"jobs": [job_document(record) for record in records]})
@@ -50,8 +51,9 @@ def job(
     from cranecli.render.records import job_record
     from cranecli.render.style import style_of
 
+    request = {"job_id": job_number(job_id)}
     with front() as controller:
-        record = job_record(controller.call("GetJob", {"job_id": job_number(job_id)})["job"])
+        record = job_record(controller.call("GetJob", request)["job"])
     if output is Format.JSON:
         show_document({"job": job_document(record, complete=True)})
     else:
@@ -66,8 +68,9 @@ def cancel(
     from cranecli.hookctl.front import front
     from cranecli.hookctl.ids import job_numbers
 
+    request = {"job_ids": job_numbers(job_ids), "reason": reason}
     with front() as controller:
-        answer = controller.call("CancelJob", {"job_ids": job_numbers(job_ids), "reason": reason})
+        answer = controller.call("CancelJob", request)
     ended = [str(number) for number in answer.get("already_ended") or ()]
     if ended:
         note(f"hookctl: already ended: {', '.join(ended)}")
@@ -78,5 +81,6 @@ def release(job_ids: JobIds) -> None:
     from cranecli.hookctl.front import front
     from cranecli.hookctl.ids import job_numbers
 
+    request = {"job_ids": job_numbers(job_ids)}
     with front() as controller:
-        controller.call("ReleaseHold", {"job_ids": job_numbers(job_ids)})
+        controller.call("ReleaseHold", request)

@@ -32,8 +32,9 @@ def nodes(
     from cranecli.render.style import style_of
     from cranecli.render.tables import nodes_table
 
+    request = {"nodes": checked(hostlist)}
     with front() as controller:
-        answer = controller.call("ListNodes", {"nodes": checked(hostlist)})
+        answer = controller.call("ListNodes", request)
         records = [node_record(node) for node in objects(answer, "nodes")]
     if output is Format.JSON:
         show_document({"nodes": [node_document(record) for record in records]})
@@ -53,8 +54,9 @@ def node(
     from cranecli.render.records import event_record, hook_run, node_record, objects
     from cranecli.render.style import style_of
 
+    request = {"name": node_name(name)}
     with front() as controller:
-        answer = controller.call("GetNode", {"name": node_name(name)})
+        answer = controller.call("GetNode", request)
         record = node_record(answer["node"])
         failed = [hook_run(run) for run in objects(answer, "failed_runs")]
         events = [event_record(event) for event in objects(answer, "events")]
@@ -80,8 +82,9 @@ def drain(
     if not reason.strip():
         message = "--reason must say why"
         raise CommandError(message, ExitCode.USAGE)
+    request = {"nodes": checked(hostlist), "reason": reason}
     with front() as controller:
-        answer = controller.call("DrainNodes", {"nodes": checked(hostlist), "reason": reason})
+        answer = controller.call("DrainNodes", request)
     note(f"drained {folded(answer)}")
 
 
@@ -96,6 +99,7 @@ def resume(
     from cranecli.hookctl.hostlists import checked, folded
 
     wire_owner = "DRAIN_OWNER_UNSPECIFIED" if owner is None else f"DRAIN_OWNER_{owner.name}"
+    request = {"nodes": checked(hostlist), "owner": wire_owner}
     with front() as controller:
-        answer = controller.call("ResumeNodes", {"nodes": checked(hostlist), "owner": wire_owner})
+        answer = controller.call("ResumeNodes", request)
     note(f"resumed {folded(answer)}" if answer.get("nodes") else "nothing to resume")
