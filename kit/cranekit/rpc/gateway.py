@@ -109,8 +109,8 @@ class FrontRequest:
     identity: Identity
     token: str
     stream: FrameStream
-    data: asyncio.Queue[frames.DataFrame | None] = field(default_factory=lambda: asyncio.Queue(MAX_WAITING_DATA))
-    """The connection's data frames while this call lasts; None when the client has gone."""
+    data: asyncio.Queue[frames.DataFrame] = field(default_factory=lambda: asyncio.Queue(MAX_WAITING_DATA))
+    """The connection's data frames while this call lasts. The call is cancelled when the client has gone."""
 
     async def ok(self, answer: Json) -> None:
         await self.stream.send(frames.encode_json({"id": self.call_id, "ok": answer}))
@@ -180,9 +180,11 @@ class FrontConnection:
         if method not in self._handlers and not self._gateway.knows(method):
             return await self._answer_error(call_id, CraneError(ErrorCode.UNIMPLEMENTED, f"no method {method!r}"))
         if call_id in self._calls or len(self._calls) >= MAX_CALLS:
-            error = CraneError(ErrorCode.RESOURCE_EXHAUSTED, f"call {call_id}: expected a new id and at most {MAX_CALLS} calls at once")
+            error = CraneError(
+                ErrorCode.RESOURCE_EXHAUSTED, f"call {call_id}: expected a new id and at most {MAX_CALLS} calls at once"
+            )
             return await self._answer_error(call_id, error)
-        self._calls[call_id] = tasks.create_task(self._serve_call(call_id, method, body))  # noqa: TID251 owned by serve's group
+        self._calls[call_id] = tasks.create_task(self._serve_call(call_id, method, body))
         return None
 
     async def _serve_call(self, call_id: int, method: str, body: Json) -> None:

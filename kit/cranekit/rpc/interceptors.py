@@ -77,18 +77,17 @@ class ServerCalls(grpc.aio.ServerInterceptor):
         service, _, name = path.removeprefix("/").rpartition("/")
         kind = f"{'client' if handler.request_streaming else ''}_{'server' if handler.response_streaming else ''}".strip("_")
         kind = {"": "unary", "client_server": "bidi_stream"}.get(kind, f"{kind}_stream")
-        call = _Call(self._authenticator, self._metrics, (service, name, kind), service.startswith(OPEN_SERVICES))
-        return call.wrap(handler)
+        authenticator = None if service.startswith(OPEN_SERVICES) else self._authenticator
+        return _Call(authenticator, self._metrics, (service, name, kind)).wrap(handler)
 
 
 class _Call:
     """One method, wrapped."""
 
-    def __init__(self, authenticator: Authenticator, metrics: RpcMetrics, method: tuple[str, str, str], is_open: bool) -> None:
+    def __init__(self, authenticator: Authenticator | None, metrics: RpcMetrics, method: tuple[str, str, str]) -> None:
         self._authenticator = authenticator
         self._metrics = metrics
         self._method = method
-        self._is_open = is_open
 
     def wrap(self, handler: _Handler) -> _Handler:
         if handler.response_streaming:
@@ -146,7 +145,7 @@ class _Call:
         return time.perf_counter()
 
     def _authenticate(self, context: _Context) -> None:
-        if not self._is_open:
+        if self._authenticator is not None:
             metadata = cast("tuple[tuple[str, str | bytes], ...]", context.invocation_metadata() or ())
             _identity.set(self._authenticator.authenticate(metadata))
 
