@@ -12,8 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import structlog
-from cranekit.daemon import Stop, write_ready
-from cranekit.metrics import MetricsServer, new_registry
 
 from crane.hooks.v1 import ctld_service_pb2_grpc as rpc
 from cranectld.bindings import Bindings
@@ -38,6 +36,8 @@ from cranehooks.execution.spawner_client import SpawnerClient
 from cranehooks.model.ids import NodeName
 from cranehooks.model.job import ExitStatus
 from cranehooks.settings import SchedulerKind
+from cranekit.daemon import Stop, announce_ready
+from cranekit.metrics import MetricsServer, make_registry
 from cranekit.rpc.credentials import Authenticator, Role, daemon_metadata, read_secret
 from cranekit.rpc.server import GrpcServer
 
@@ -76,7 +76,7 @@ async def serve(configuration: Configuration, stop: Stop, ready_file: Path | Non
         spawner = await stack.enter_async_context(
             SpawnerClient.started(containment=settings.containment.value, root_name=root_name)
         )
-        registry = new_registry("cranectld", version("crane-hooks"))
+        registry = make_registry("cranectld", version("crane-hooks"))
         metrics = ControllerMetrics(registry)
         store = Store(state_dir / "cranectld.db")
         restored = await asyncio.to_thread(store.open)
@@ -143,11 +143,10 @@ async def serve(configuration: Configuration, stop: Stop, ready_file: Path | Non
         await asyncio.sleep(0)  # run() has its task group from its first step on
         metrics_address = ""
         if settings.metrics_listen.cranectld is not None:
-            metrics_server = await stack.enter_async_context(MetricsServer(registry, settings.metrics_listen.cranectld))
+            metrics_server = stack.enter_context(MetricsServer(registry, settings.metrics_listen.cranectld))
             metrics_address = metrics_server.address
         (address,) = await server.start()
-        if ready_file is not None:
-            write_ready(ready_file, {"address": address, "metrics": metrics_address})
+        announce_ready(ready_file, {"address": address, "metrics": metrics_address})
         _log.info(
             "cranectld.serving",
             address=address,

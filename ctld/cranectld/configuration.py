@@ -1,5 +1,6 @@
 """The settings in force, and taking over new ones: a reload that fails changes nothing."""
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from cranehooks.model.points import Runner, points_of
 from cranehooks.model.run import HookSettings
 from cranehooks.policy import RequeuePolicy
 from cranehooks.settings import ClusterSettings, load
-from cranekit.errors import CraneError
 from cranekit.rpc.credentials import Identity
 from cranekit.yaml_lines import SettingsError
 
@@ -48,22 +48,22 @@ class Configuration:
         self._path = path
         self.settings = settings
 
-    def reload(self) -> bool:
-        """Reads the file again. False, with the problems in the log, when it is refused: the old settings stay in force."""
+    async def reload(self) -> None:
+        """Reads the file again; when it is refused, the problems go to the log and the old settings stay in force.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
         try:
-            settings = checked(self._path)
+            settings = await asyncio.to_thread(checked, self._path)
         except SettingsError as error:
             for problem in error.problems:
                 _log.error("config.refused", problem=str(problem))
-            return False
-        except (OSError, CraneError) as error:
-            _log.error("config.refused", problem=str(error))
-            return False
+            return
         if set(settings.nodes) != set(self.settings.nodes) or settings.cranectld_listen != self.settings.cranectld_listen:
             _log.warning("config.restart_needed", what="Nodes or CranectldListen changed")
         self.settings = settings
         _log.info("config.reloaded", digest=settings.digest)
-        return True
 
     @property
     def admission(self) -> Admission:

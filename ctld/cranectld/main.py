@@ -5,17 +5,14 @@ import sys
 from pathlib import Path
 
 USAGE_ERROR = 2
-START_ERROR = 1
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 after a stop, 1 when it cannot start, 2 for arguments or a configuration that are wrong."""
     arguments = _parser().parse_args(argv)
-    from cranekit.daemon import Stop, run_daemon
-
     from cranectld.configuration import Configuration, checked
     from cranekit import logs
-    from cranekit.errors import CraneError
+    from cranekit.daemon import Stop, run_daemon
     from cranekit.yaml_lines import SettingsError
 
     try:
@@ -34,11 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     async def run(stop: Stop) -> None:
         await serve(configuration, stop, arguments.ready_file)
 
-    try:
-        return run_daemon(run, reload=configuration.reload)
-    except CraneError as error:
-        sys.stderr.write(f"cranectld: error: {error.message}\n")
-        return START_ERROR
+    return run_daemon(run, reload=configuration.reload)
 
 
 def _parser() -> argparse.ArgumentParser:

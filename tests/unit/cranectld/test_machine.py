@@ -69,7 +69,7 @@ def of(effects: Sequence[Effect], kind: type) -> list[Effect]:
     return [effect for effect in effects if isinstance(effect, kind)]
 
 
-def test_batch_job_from_allocation_to_completed():
+def test_batch_job_from_allocation_to_completed() -> None:
     done, effects = play(job(), [allocated(), CTLD_PROLOG_OK, BATCH_OK, RELEASED_1, RELEASED_2, CTLD_EPILOG_OK])
 
     assert done.state is JobState.COMPLETED
@@ -85,7 +85,7 @@ def test_batch_job_from_allocation_to_completed():
     ]
 
 
-def test_nothing_reaches_a_node_before_cranectldprolog_succeeded():
+def test_nothing_reaches_a_node_before_cranectldprolog_succeeded() -> None:
     waiting, effects = play(job(), [allocated()])
 
     assert waiting.state is JobState.CONFIGURING
@@ -93,7 +93,7 @@ def test_nothing_reaches_a_node_before_cranectldprolog_succeeded():
     assert not of(effects, PrepareNode)
 
 
-def test_job_without_hooks_runs_and_ends_without_them():
+def test_job_without_hooks_runs_and_ends_without_them() -> None:
     done, effects = play(job(), [allocated(hooks=settings(())), BATCH_OK, RELEASED_1, RELEASED_2])
 
     assert done.state is JobState.COMPLETED
@@ -110,17 +110,17 @@ def test_job_without_hooks_runs_and_ends_without_them():
     ],
 )
 @pytest.mark.parametrize("failure", [PROLOG_FAILED, CTLD_PROLOG_FAILED])
-def test_failing_before_hook_by_kind_of_job(kind: JobKind, requeue: bool, state: JobState, failure: Event):
+def test_failing_before_hook_by_kind_of_job(kind: JobKind, requeue: bool, state: JobState, failure: Event) -> None:
     first = [allocated()] if failure is CTLD_PROLOG_FAILED else [allocated(), CTLD_PROLOG_OK]
 
     done, effects = play(job(spec(kind, requeue=requeue)), [*first, failure, RELEASED_1, RELEASED_2, CTLD_EPILOG_OK])
 
     assert done.state is (JobState.PENDING if failure is CTLD_PROLOG_FAILED and kind is JobKind.BATCH and requeue else state)
-    assert {effect.node for effect in of(effects, ReleaseNode)} == {CN1, CN2}
+    assert {effect.node for effect in effects if isinstance(effect, ReleaseNode)} == {CN1, CN2}
     assert len(of(effects, DrainNode)) == (failure is PROLOG_FAILED)
 
 
-def test_node_is_drained_before_its_job_can_come_back():
+def test_node_is_drained_before_its_job_can_come_back() -> None:
     _, effects = play(job(), [allocated(), CTLD_PROLOG_OK, PROLOG_FAILED, RELEASED_1, RELEASED_2, CTLD_EPILOG_OK])
 
     drain = next(index for index, effect in enumerate(effects) if isinstance(effect, DrainNode))
@@ -129,7 +129,7 @@ def test_node_is_drained_before_its_job_can_come_back():
     assert effects[drain] == DrainNode(CN1, "prolog prolog.sh exit 1 (job 1, attempt 1): no GPU found")
 
 
-def test_prolog_failure_over_the_drain_budget_holds_the_job_and_drains_nothing():
+def test_prolog_failure_over_the_drain_budget_holds_the_job_and_drains_nothing() -> None:
     over = PrologEnded(3.0, ONE, CN1, PROLOG_FAILED.run, over_budget="prolog.sh")
 
     held, effects = play(job(), [allocated(), CTLD_PROLOG_OK, over, RELEASED_1, RELEASED_2, CTLD_EPILOG_OK])
@@ -139,7 +139,7 @@ def test_prolog_failure_over_the_drain_budget_holds_the_job_and_drains_nothing()
     assert not of(effects, DrainNode)
 
 
-def test_each_node_is_free_at_its_own_release():
+def test_each_node_is_free_at_its_own_release() -> None:
     half, effects = play(job(), [allocated(), CTLD_PROLOG_OK, BATCH_OK, RELEASED_2])
 
     assert of(effects, FreeNode) == [FreeNode(CN2)]
@@ -147,7 +147,7 @@ def test_each_node_is_free_at_its_own_release():
     assert half.state is JobState.COMPLETING
 
 
-def test_failing_epilog_drains_and_leaves_the_result():
+def test_failing_epilog_drains_and_leaves_the_result() -> None:
     failed = NodeReleased(8.0, ONE, CN1, run(HookPoint.EPILOG, EXIT_1, CN1))
 
     done, effects = play(job(), [allocated(), CTLD_PROLOG_OK, BATCH_OK, failed, RELEASED_2, CTLD_EPILOG_FAILED])
@@ -157,7 +157,7 @@ def test_failing_epilog_drains_and_leaves_the_result():
     assert drained < freed
 
 
-def test_requeue_is_counted_delayed_and_held_in_the_end():
+def test_requeue_is_counted_delayed_and_held_in_the_end() -> None:
     current = job()
     delays = []
     for attempt in range(1, REQUEUE.max_count + 2):
@@ -180,7 +180,7 @@ def test_requeue_is_counted_delayed_and_held_in_the_end():
     assert of(effects, Decide) == [Decide(DecisionKind.RELEASED)]
 
 
-def test_alloc_waits_for_every_prolog():
+def test_alloc_waits_for_every_prolog() -> None:
     hooks = settings((HookPoint.PROLOG,), flags=("Alloc",))
     start, effects = play(job(), [allocated(hooks=hooks)])
     assert of(effects, PrepareNode) == [PrepareNode(CN1), PrepareNode(CN2)]
@@ -193,14 +193,14 @@ def test_alloc_waits_for_every_prolog():
     assert of(effects, SendStep) == [SendStep(CN1, BATCH_STEP)]
 
 
-def test_nohold_runs_at_once():
+def test_nohold_runs_at_once() -> None:
     start, effects = play(job(), [allocated(hooks=settings((HookPoint.PROLOG,), flags=("Alloc", "NoHold")))])
 
     assert start.state is JobState.RUNNING
     assert len(of(effects, PrepareNode)) == 2
 
 
-def test_time_limit_starts_with_running_and_ends_the_job():
+def test_time_limit_starts_with_running_and_ends_the_job() -> None:
     limited = job(spec(time_limit_s=60.0))
     start, effects = play(limited, [allocated()])
     assert not of(effects, StartTimeLimit)
@@ -212,7 +212,7 @@ def test_time_limit_starts_with_running_and_ends_the_job():
     assert done.state is JobState.TIMED_OUT
 
 
-def test_cancel_during_cranectldprolog_stops_it_and_runs_the_epilog_after_it():
+def test_cancel_during_cranectldprolog_stops_it_and_runs_the_epilog_after_it() -> None:
     cancelled, effects = play(job(), [allocated(), CANCEL])
     assert of(effects, StopCtldHook) == [StopCtldHook(HookPoint.CRANECTLD_PROLOG)]
     assert of(effects, RunCtldHook) == [RunCtldHook(HookPoint.CRANECTLD_PROLOG)]
@@ -224,7 +224,7 @@ def test_cancel_during_cranectldprolog_stops_it_and_runs_the_epilog_after_it():
     assert done.state is JobState.CANCELLED
 
 
-def test_lost_node_owes_its_epilog_and_the_attempt_goes_on_without_it():
+def test_lost_node_owes_its_epilog_and_the_attempt_goes_on_without_it() -> None:
     done, effects = play(job(), [allocated(), CTLD_PROLOG_OK, NodeLost(4.0, CN1), RELEASED_2, CTLD_EPILOG_OK])
 
     assert of(effects, OweEpilog) == [OweEpilog(CN1)]
@@ -234,25 +234,25 @@ def test_lost_node_owes_its_epilog_and_the_attempt_goes_on_without_it():
 
 
 @pytest.mark.parametrize(("kind", "state"), [(JobKind.RUN, JobState.CANCELLED), (JobKind.BATCH, JobState.NODE_FAIL)])
-def test_lost_node_without_requeue(kind: JobKind, state: JobState):
+def test_lost_node_without_requeue(kind: JobKind, state: JobState) -> None:
     done, _ = play(job(spec(kind, requeue=False)), [allocated(), CTLD_PROLOG_OK, NodeLost(4.0, CN1), RELEASED_2, CTLD_EPILOG_OK])
 
     assert done.state is state
 
 
-def test_cancel_of_a_job_that_would_be_requeued_wins():
+def test_cancel_of_a_job_that_would_be_requeued_wins() -> None:
     done, _ = play(job(), [allocated(), CTLD_PROLOG_OK, PROLOG_FAILED, CANCEL, RELEASED_1, RELEASED_2, CTLD_EPILOG_OK])
 
     assert done.state is JobState.CANCELLED
 
 
-def test_cancel_of_a_completing_job_leaves_its_result():
+def test_cancel_of_a_completing_job_leaves_its_result() -> None:
     done, _ = play(job(), [allocated(), CTLD_PROLOG_OK, BATCH_OK, CANCEL, RELEASED_1, RELEASED_2, CTLD_EPILOG_OK])
 
     assert done.state is JobState.COMPLETED
 
 
-def test_waiting_and_held_jobs_end_at_once_when_cancelled():
+def test_waiting_and_held_jobs_end_at_once_when_cancelled() -> None:
     assert play(job(), [CANCEL])[0].state is JobState.CANCELLED
     assert play(job(), [HoldRequested(1.0, "breaker"), CANCEL])[0].state is JobState.CANCELLED
 
@@ -262,7 +262,7 @@ def interactive(*events: Event) -> tuple[Job, list[Effect]]:
     return play(job(spec(JobKind.ALLOCATION)), [allocated(), CTLD_PROLOG_OK, StepRequested(3.0, step, (CN1, CN2)), *events])
 
 
-def test_step_is_not_sent_before_it_is_asked_to():
+def test_step_is_not_sent_before_it_is_asked_to() -> None:
     current, effects = interactive()
     assert not of(effects, SendStep)
     assert current.next_step == 1
@@ -271,7 +271,7 @@ def test_step_is_not_sent_before_it_is_asked_to():
     assert of(effects, SendStep) == [SendStep(CN1, StepId("0")), SendStep(CN2, StepId("0"))]
 
 
-def test_step_cancelled_before_it_was_sent_never_is():
+def test_step_cancelled_before_it_was_sent_never_is() -> None:
     cancelled, effects = interactive(
         StepCancelRequested(4.0, ONE, StepId("0"), "CrunProlog exit 1"), StepSendRequested(4.0, ONE, StepId("0"))
     )
@@ -281,7 +281,7 @@ def test_step_cancelled_before_it_was_sent_never_is():
     assert cancelled.state is JobState.RUNNING
 
 
-def test_step_ends_with_its_last_node_and_the_highest_code():
+def test_step_ends_with_its_last_node_and_the_highest_code() -> None:
     sent = StepSendRequested(4.0, ONE, StepId("0"))
     started = [StepStarted(4.5, ONE, node, StepId("0")) for node in (CN1, CN2)]
     first = StepEnded(5.0, ONE, CN1, StepId("0"), (TaskResult(0, ExitStatus(code=3)),))
@@ -298,12 +298,12 @@ def test_step_ends_with_its_last_node_and_the_highest_code():
     assert done.exit == ExitStatus(code=3)
 
 
-def test_step_is_refused_outside_running():
+def test_step_is_refused_outside_running() -> None:
     with pytest.raises(InvalidTransitionError, match="running job"):
         machine.advance(job(), StepRequested(3.0, StepSpec(StepId("0"), ("true",), 1), (CN1,)), REQUEUE)
 
 
-def test_outstanding_repeats_what_a_node_must_know():
+def test_outstanding_repeats_what_a_node_must_know() -> None:
     running, _ = play(job(), [allocated(), CTLD_PROLOG_OK])
     assert machine.outstanding(running) == [SendStep(CN1, BATCH_STEP)]
     completing, _ = play(running, [BATCH_OK, RELEASED_2])
@@ -328,7 +328,7 @@ EVERY_EVENT: tuple[Event, ...] = (
 
 
 @pytest.mark.parametrize("first", EVERY_EVENT[2:], ids=lambda event: type(event).__name__)
-def test_promises_hold_over_every_order_of_events(first: Event):
+def test_promises_hold_over_every_order_of_events(first: Event) -> None:
     """All sequences of four events after the allocation, with repeats."""
     start, opening = play(job(), [allocated()])
     for rest in itertools.product(EVERY_EVENT, repeat=3):

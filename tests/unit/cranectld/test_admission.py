@@ -1,0 +1,73 @@
+from dataclasses import replace
+
+import pytest
+
+from cranectld.admission import Admission, Partition, array_indexes
+from cranectld.nodes import Node, NodeConfig
+from cranehooks.model.ids import NodeName
+from cranehooks.model.job import JobSpec
+from cranekit.errors import CraneError, ErrorCode
+from tests.unit.cranectld.builders import spec
+
+NAMES = (NodeName("cn01"), NodeName("cn02"))
+NODES = {name: Node(NodeConfig(name, 4.0, 4 << 30, "gpu:2", partitions=("main",))) for name in NAMES}
+ADMISSION = Admission({"main": Partition("main", NAMES, 3600.0)}, "main", allow_root_jobs=False)
+
+
+def changed(**changes: object) -> JobSpec:
+    return replace(spec(num_nodes=1), **changes)  # type: ignore[arg-type]  # any field
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (changed(partition="gpu"), "partition 'gpu' does not exist; expected one of: main"),
+        (changed(num_nodes=3), "3 nodes are more than the 2"),
+        (changed(exclude=(NAMES[0],), num_nodes=2), "more than the 1"),
+        (changed(nodelist=(NodeName("zz"),)), "node zz is not in partition main"),
+        (changed(nodelist=NAMES[:1], exclude=NAMES[:1]), "both asked for and excluded"),
+        (changed(cpus_per_task=5.0), "5 CPUs"),
+        (changed(memory_per_node_bytes=5 << 30), "5120 MiB"),
+        (changed(gres="gpu:3"), "gres gpu:3"),
+        (changed(gres="gpu:x:y:z"), "expected name"),
+        (changed(time_limit_s=7200.0), "exceeds the 3600 s of partition main"),
+        (changed(time_limit_s=0.0), "more than 0"),
+        (changed(script="echo hi"), "must start with #!"),
+        (changed(script=""), "empty"),
+        (changed(script="#!/bin/sh\n\0"), "NUL"),
+        (changed(ntasks=5, ntasks_per_node=2), "do not fit"),
+        (changed(name="a\nb"), "printable"),
+    ],
+)
+def test_impossible_jobs_are_refused_with_what_would_be_possible(wanted: JobSpec, message: str) -> None:
+    with pytest.raises(CraneError, match=message) as refused:
+        ADMISSION.admit(wanted, NODES)
+    assert refused.value.code is ErrorCode.INVALID_ARGUMENT
+
+
+def test_root_jobs_need_permission() -> None:
+    with pytest.raises(CraneError, match="AllowRootJobs") as refused:
+        ADMISSION.admit(changed(uid=0), NODES)
+    assert refused.value.code is ErrorCode.PERMISSION_DENIED
+    assert replace(ADMISSION, allow_root_jobs=True).admit(changed(uid=0), NODES).uid == 0
+
+
+def test_defaults() -> None:
+    admitted = ADMISSION.admit(changed(partition="", ntasks=0, num_nodes=2, cpus_per_task=0.0), NODES)
+
+    assert (admitted.partition, admitted.ntasks, admitted.cpus_per_task, admitted.time_limit_s) == ("main", 2, 1.0, 3600.0)
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"), [("3", (3,)), ("0-3", (0, 1, 2, 3)), ("0-9:4,20", (0, 4, 8, 20)), ("1,1", (1,))]
+)
+def test_array(expression: str, expected: tuple[int, ...]) -> None:
+    assert tuple(array_indexes(expression)) == expected
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "x", "3-1", "1-", "0-9:0", "0-99999999", "1%2", "9" * 40, ",".join(["0-9999"] * 3) + ",10000-19999"]
+)
+def test_bad_array(bad: str) -> None:
+    with pytest.raises(CraneError, match="array"):
+        array_indexes(bad)
