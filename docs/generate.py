@@ -1,0 +1,262 @@
+"""Writes the pages of the documentation that follow from the code; with --check, says what is out of date and changes nothing."""
+
+import argparse
+import difflib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from cranehooks.environment import SCRIPT_CONTEXTS, scope_of, variables_of
+from cranehooks.model.job import JobKind
+from cranehooks.model.outcome import OutcomeKind
+from cranehooks.model.points import CONTRACTS, HookPoint, Phase, PointContract, RunsAs
+from cranehooks.profiles import IMPLIED_FLAGS, INCOMPATIBLE_FLAGS, PROFILES, UNSUPPORTED_FLAGS, JobFailure, Profile, PrologFlag
+from cranehooks.settings import ClusterSettings, json_schema
+from cranehooks.settings.document import OLDER_HOOK_KEYS, OLDER_TOP_KEYS
+from cranehooks.settings.schema import HookSection, MetricsSection, NodeGroup, PartitionSection, SchedulerSection, Section
+
+DOCS = Path(__file__).resolve().parent
+_NOTICE = "<!-- Written by docs/generate.py from the code. -->"
+
+
+def hook_points() -> str:
+    """docs/hook-points.md: the contract table, then a section for each point."""
+    lines = [
+        "# Hook points",
+        "",
+        _NOTICE,
+        "",
+        "Ten points in the life of a job where scripts of the site, or of the user, run. What a failure means is told for the default",
+        "profile, crane-requeue; [profiles](reference/profiles.md) has the others.",
+        "",
+        "| point | where | run by | as | once per | on failure |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        _row(
+            f"[`{point.value}`](#{_anchor(point.value)})",
+            contract.place.value,
+            contract.runner.value,
+            contract.runs_as.value,
+            contract.scope,
+            contract.on_failure,
+        )
+        for point, contract in CONTRACTS.items()
+    ]
+    lines += ["", "## How a script runs", "", *_RUN_RULES, ""]
+    for point, contract in CONTRACTS.items():
+        lines += _point_section(point, contract)
+    return "\n".join(lines)
+
+
+_RUN_RULES = (
+    "- Its absolute path is its only argument (crun hooks get the command of the step after it). Standard input is empty; standard output and",
+    "  standard error are kept together up to `MaxOutputSize`, head and tail. crun hooks have crun's terminal instead.",
+    "- It has a session of its own, default signals, umask 022 and no open file of ours.",
+    "- Hooks that run as another user than the job's get exactly the variables listed here: no `PATH`, `HOME` or `USER`, and nothing of the",
+    "  user's environment. Name programs by absolute path, or set `PATH` in the script.",
+    "- It ends when its process has exited. What it leaves behind is killed and named.",
+    "- At its timeout it gets TERM, after `KillGrace` KILL, with everything it started. The outcome is `timeout`, whatever its exit status.",
+    f"- Outcomes: {', '.join(f'`{kind.value}`' for kind in OutcomeKind)}.",
+    "- A before-point stops at its first failing script, and so does an after-point unless `ContinueOnFailure` says otherwise.",
+    "- Scripts must be safe to run again, and after-hooks safe where the before-hook never ran.",
+)
+
+
+def _point_section(point: HookPoint, contract: PointContract) -> Iterator[str]:
+    yield f"## {point.value}"
+    yield ""
+    yield f"- **When:** {contract.moment}."
+    yield f"- **Where and as whom:** on the {contract.place.value}, run by {contract.runner.value}, as {contract.runs_as.value}."
+    yield f"- **At most once per** {contract.scope}; {contract.concurrency}."
+    yield f"- **Timeout:** `{contract.timeout_key}`{_timeout_note(point)}."
+    after = " The result of the job is not changed." if contract.phase is Phase.AFTER and point is not HookPoint.EPILOG else ""
+    yield f"- **On failure:** {contract.on_failure}.{after}"
+    if contract.replaced_by is not None:
+        yield f"- `{contract.replaced_by}` takes its place; `none` there means no hook."
+    if point in {HookPoint.TASK_PROLOG, HookPoint.STEP_TASK_PROLOG}:
+        yield "- Lines it prints act on the task: `export NAME=value` (the value verbatim to the end of the line), `unset NAME`, and"
+        yield "  `print text` for the task's standard output. The word stands at the very beginning of the line. Other lines are ignored."
+    yield f"- **Environment:** {_environment_note(contract)}"
+    yield ""
+    yield "| variable | with Slurm-compatible names also | meaning |"
+    yield "|---|---|---|"
+    for variable in variables_of(point):
+        meaning = variable.meaning
+        if variable.name == "CRANE_SCRIPT_CONTEXT":
+            context, slurm_context = SCRIPT_CONTEXTS[point]
+            meaning = f"`{context}` (`{slurm_context}` in the Slurm name)"
+        yield _row(f"`{variable.name}`", ", ".join(f"`{twin}`" for twin in variable.twins), meaning)
+    yield ""
+
+
+def _timeout_note(point: HookPoint) -> str:
+    if "Crun" in point.value:
+        return "; no limit by default"
+    return " (`PrologEpilogTimeout` as the profile says)"
+
+
+def _environment_note(contract: PointContract) -> str:
+    if contract.runs_as is not RunsAs.JOB_USER:
+        return "exactly these, those that have a value:"
+    whose = "crun's own environment" if scope_of(contract.point).value.startswith("crun") else "the task's whole environment"
+    return f"{whose}, in which these have our values:"
+
+
+def profiles() -> str:
+    """docs/reference/profiles.md: the table of profiles, its flags, and where they depart from their models."""
+    lines = ["# Profiles", "", _NOTICE, "", "`Profile` in the configuration chooses whose behaviour the hooks have.", ""]
+    lines += [_row("", *(f"`{name}`" for name in PROFILES)), _row("---", *("---" for _ in PROFILES))]
+    lines += [_row(label, *(cell(profile) for profile in PROFILES.values())) for label, cell in _PROFILE_ROWS]
+    lines += [
+        "",
+        "`--no-requeue` jobs are treated as if they allowed a requeue when their Prolog fails and `PrologFlags` has `ForceRequeueOnFail`.",
+        "A requeue is counted and delayed; after `MaxRequeueCount` the job is held. `HoldOnPrologFail` overrides the profile's hold.",
+        "A job whose node does not answer is requeued without hold, or cancelled; nothing is drained for it.",
+        "",
+        "## Flags",
+        "",
+        "| flag | implies | in this version |",
+        "|---|---|---|",
+    ]
+    lines += [
+        _row(f"`{flag}`", ", ".join(sorted(IMPLIED_FLAGS.get(flag, ()))), "refused" if flag in UNSUPPORTED_FLAGS else "yes")
+        for flag in PrologFlag
+    ]
+    lines += ["", *(f"- `{one}` and `{other}` exclude each other: {why}." for one, other, why in INCOMPATIBLE_FLAGS), ""]
+    for profile in PROFILES.values():
+        lines += [
+            f"## {profile.name}",
+            "",
+            f"{profile.summary} Source: {profile.source}.",
+            "",
+            *(f"- {note}" for note in profile.notes),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _failure(failure: JobFailure, *, hold: bool = False) -> str:
+    batch = f"{failure.batch.value}{' held' if hold and failure.batch.value == 'requeue' else ''}"
+    if {failure.batch, failure.batch_no_requeue, failure.interactive} == {failure.batch}:
+        return f"job: {batch}"
+    return f"{JobKind.BATCH.value}: {batch}; `--no-requeue`: {failure.batch_no_requeue.value}; interactive: {failure.interactive.value}"
+
+
+_PROFILE_ROWS: tuple[tuple[str, Callable[[Profile], str]], ...] = (
+    ("source", lambda profile: profile.source),
+    ("Prolog fails", lambda profile: f"drain; {_failure(profile.prolog_failure, hold=profile.hold_on_prolog_fail)}"),
+    ("CranectldProlog fails", lambda profile: _failure(profile.cranectld_prolog_failure)),
+    ("TaskProlog fails", lambda profile: f"task: {profile.task_prolog_failure.value}"),
+    ("CrunProlog fails", lambda profile: f"step: {profile.crun_prolog_failure.value}, nothing is sent"),
+    ("Epilog fails", lambda _: "drain; the job's result stays"),
+    ("other epilogs fail", lambda _: "logged"),
+    ("order of scripts", lambda profile: profile.order.value),
+    ("a timeout covers", lambda profile: profile.timeout_cover.value),
+    ("`PrologEpilogTimeout`", lambda profile: profile.shared_timeout.value),
+    ("default timeout", lambda profile: f"{profile.default_timeout_s:g} s"),
+    (
+        "task hooks are bounded by",
+        lambda profile: (
+            "`PrologTimeout`, `EpilogTimeout`"
+            if profile.timeouts_cover_task_hooks
+            else f"{profile.default_timeout_s:g} s, always"
+        ),
+    ),
+    ("a pattern that matches nothing", lambda profile: profile.empty_pattern.value),
+    ("flags", lambda profile: ", ".join(sorted(profile.flags))),
+    ("SLURM_* variables", lambda profile: "always" if profile.slurm_environment else "with `EnableSlurmCompatibleEnv`"),
+)
+
+
+def configuration() -> str:
+    """docs/reference/configuration.md: every key with what its docstring says."""
+    lines = [
+        "# Configuration",
+        "",
+        _NOTICE,
+        "",
+        "One YAML file for the whole cluster, the same on every host: `/etc/crane/config.yaml`. [An example](../../deploy/config/config.yaml);",
+        "[its JSON Schema](config.schema.json). Unknown keys, wrong types and contradictions are errors, all told at once with file, line and",
+        "column. SIGHUP reloads; a file with errors changes nothing, and a job keeps the hooks it started with.",
+        "",
+    ]
+    lines += _section("Top of the file", ClusterSettings, OLDER_TOP_KEYS)
+    for title, section, older in (
+        ("`Nodes`: a list of", NodeGroup, {}),
+        ("`Partitions`: a list of", PartitionSection, {}),
+        ("`Scheduler`", SchedulerSection, {}),
+        ("`MetricsListen`", MetricsSection, {}),
+        ("`JobLifecycleHook`", HookSection, OLDER_HOOK_KEYS),
+    ):
+        lines += _section(title, section, older)
+    return "\n".join(lines)
+
+
+def _section(title: str, section: type[Section], older: object) -> Iterator[str]:
+    yield f"## {title}"
+    yield ""
+    if section is HookSection:
+        yield from (*(section.__doc__ or "").replace("\n    ", "\n").strip().splitlines(), "")
+    spellings = {new: old for old, new in older.items()} if isinstance(older, dict) else {}
+    for name, field in section.model_fields.items():
+        key = field.alias or name
+        also = f" (or `{spellings[key]}`)" if key in spellings else ""
+        yield f"- **`{key}`**{also}: {' '.join((field.description or '').split())}"
+    yield ""
+
+
+def schema() -> str:
+    return json.dumps(json_schema(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+PAGES: dict[Path, Callable[[], str]] = {
+    Path("hook-points.md"): hook_points,
+    Path("reference/configuration.md"): configuration,
+    Path("reference/profiles.md"): profiles,
+    Path("reference/config.schema.json"): schema,
+}
+
+
+def differences(directory: Path) -> list[str]:
+    """A unified diff from the files in the directory to what they should be; empty when all are up to date."""
+    lines: list[str] = []
+    for path, page in PAGES.items():
+        present = (directory / path).read_text(encoding="utf-8") if (directory / path).exists() else ""
+        lines += difflib.unified_diff(
+            present.splitlines(), page().splitlines(), str(path), f"{path} (from the code)", lineterm=""
+        )
+    return lines
+
+
+def write(directory: Path) -> None:
+    """Writes every page."""
+    for path, page in PAGES.items():
+        (directory / path).parent.mkdir(parents=True, exist_ok=True)
+        (directory / path).write_text(page(), encoding="utf-8")
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _anchor(heading: str) -> str:
+    return heading.lower()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 with a diff when a page is out of date")
+    if not parser.parse_args().check:
+        write(DOCS)
+        return 0
+    stale = differences(DOCS)
+    if stale:
+        print("\n".join(stale))
+        print("docs are out of date: make docs", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
