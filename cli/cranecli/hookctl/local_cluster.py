@@ -23,10 +23,12 @@ from cranecli.hookctl.local_config import (
     ReservedPorts,
     default_config,
     effective,
+    own_cluster_name,
     site_config,
     write,
 )
 from cranecli.hookctl.ward import Ward, WardError
+from cranehooks.execution.containment.cgroup2 import own_directory
 
 START_DEADLINE_S = 60.0
 STOP_GRACE_S = 10.0
@@ -96,6 +98,7 @@ class LocalCluster:
         self._ward: Ward | None = None
         self._made_state_dir = False
         self._lock: int | None = None
+        self._cluster_name = ""
         self.state_dir = Path()
         self.daemons: dict[str, Daemon] = {}
 
@@ -151,6 +154,7 @@ class LocalCluster:
             self._progress("stopping")
             killed = self._ward.close(STOP_GRACE_S)
             self._ward = None
+            remove_cgroups(self._cluster_name)
         self._ports.close()
         if self._lock is not None:
             os.close(self._lock)
@@ -228,7 +232,8 @@ class LocalCluster:
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_hex(32) + "\n")
         addresses = {name: self._address(name) for name in (CONTROLLER, *self.node_names)}
-        write(effective(self._config, self.state_dir, f"local-{secrets.token_hex(4)}", addresses), self.config_file)
+        self._cluster_name = own_cluster_name(self._config)
+        write(effective(self._config, self.state_dir, self._cluster_name, addresses), self.config_file)
         self.daemons = {daemon.name: daemon for daemon in self._planned()}
 
     def _make_state_dir(self) -> None:
@@ -353,6 +358,22 @@ class LocalCluster:
         temporary = self.state_dir / "cluster.json.new"
         temporary.write_text(json.dumps(control, indent=1), encoding="utf-8")
         temporary.replace(self.state_dir / "cluster.json")
+
+
+def remove_cgroups(cluster_name: str) -> None:
+    """Removes the cgroups that killed daemons could not: empty ones, once the cluster's processes are gone."""
+    own = own_directory()
+    if own is None or not cluster_name:
+        return
+    for root in (own / "crane").glob(f"{cluster_name}.*"):
+        for directory in sorted((path for path in root.rglob("*") if path.is_dir()), reverse=True):
+            _remove_cgroup(directory)
+        _remove_cgroup(root)
+
+
+def _remove_cgroup(directory: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # Its daemon has removed it.
+        directory.rmdir()
 
 
 def _program(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import secrets
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ LOGIN = "login"
 
 _CPUS = 4
 _MEMORY_BYTES = 4 << 30
+_LONGEST_SITE_NAME = 24
 _HOOK_SECTIONS = ("JobLifecycleHook", "JobLogHook")
 _OLD_SPELLINGS = {"PrologCranectld": HookPoint.CRANECTLD_PROLOG, "EpilogCranectld": HookPoint.CRANECTLD_EPILOG}
 _TIED_TO_THE_SITE = ("ControlMachine", "ControlAddress", "CranectldUser", "CranedUser", "DefaultPartition")
@@ -58,8 +60,8 @@ class LocalConfig:
     """The keys of the file that stay."""
     partitions: tuple[LocalPartition, ...] = ()
     """Empty: one with all nodes."""
-    cluster_name: str = ""
-    """Empty: the local cluster gets a name of its own."""
+    site_name: str = ""
+    """Name of the site's cluster, which the local one's begins with."""
 
 
 def default_config(nodes: int) -> LocalConfig:
@@ -98,7 +100,7 @@ def site_config(path: Path, nodes: int | None) -> LocalConfig:
         nodes=tuple(LocalNode(node.name, node.cpus, node.memory_bytes, node.gres) for node in chosen),
         document=_kept(path, settings),
         partitions=partitions,
-        cluster_name=settings.cluster_name,
+        site_name=settings.cluster_name,
     )
 
 
@@ -120,13 +122,13 @@ def effective(config: LocalConfig, state_dir: Path, cluster_name: str, addresses
     Args:
         config: What stays of the site's.
         state_dir: Of the local cluster; everything it writes is below.
-        cluster_name: Used unless the site's file has one.
+        cluster_name: Of its own: daemons know the processes and cgroups of their cluster by its name, so it is never the site's.
         addresses: Of the controller and of each node.
     """
     document: Document = {key: value for key, value in config.document.items() if key not in _TIED_TO_THE_SITE}
     partitions = config.partitions or (LocalPartition("local", tuple(node.name for node in config.nodes), is_default=True),)
     document |= {
-        "ClusterName": config.cluster_name or cluster_name,
+        "ClusterName": cluster_name,
         "CranectldListen": addresses[CONTROLLER],
         "StateDir": str(state_dir / "state"),
         "RunDir": str(state_dir / "run"),
@@ -145,6 +147,12 @@ def write(document: Document, path: Path) -> None:
     """Writes a configuration file."""
     path.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), encoding="utf-8")
     path.chmod(0o644)
+
+
+def own_cluster_name(config: LocalConfig) -> str:
+    """A name that no other cluster on this machine has: `local-1a2b3c4d`, or `site-local-1a2b3c4d`."""
+    unique = f"local-{secrets.token_hex(4)}"
+    return f"{config.site_name[:_LONGEST_SITE_NAME]}-{unique}" if config.site_name else unique
 
 
 class ReservedPorts:

@@ -69,11 +69,10 @@ def timeline(job: JobRecord, style: Style) -> list[str]:
 def place_of(run: HookRun) -> str:
     """Where a run ran, for a person: `controller`, `cn07`, `launch node`."""
     place = CONTRACTS[run.key.point].place
-    if place is Place.CONTROLLER:
-        return place.value
-    if place is Place.LAUNCH_NODE:
-        return f"{run.key.node} (launch)" if run.key.node else place.value
-    return run.key.node or "?"
+    name: str = place.value
+    if place is Place.LAUNCH_NODE and run.key.node:
+        return f"{run.key.node} (launch)"
+    return run.key.node or "?" if place is Place.NODE else name
 
 
 def hook_name(run: HookRun) -> str:

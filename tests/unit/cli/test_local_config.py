@@ -8,7 +8,15 @@ import pytest
 import yaml
 
 from cranecli.hookctl.failure import CommandError, ExitCode
-from cranecli.hookctl.local_config import CONTROLLER, ReservedPorts, default_config, effective, site_config, write
+from cranecli.hookctl.local_config import (
+    CONTROLLER,
+    ReservedPorts,
+    default_config,
+    effective,
+    own_cluster_name,
+    site_config,
+    write,
+)
 from cranehooks.settings import load
 
 SITE = """
@@ -51,8 +59,8 @@ def test_site_keeps_what_is_its_own(tmp_path: Path) -> None:
     path = tmp_path / "site.yaml"
     path.write_text(SITE)
     config = site_config(path, None)
-    document = effective(config, tmp_path / "run", "local-1", addresses([node.name for node in config.nodes]))
-    assert (document["ClusterName"], document["MaxRequeueCount"]) == ("site", 3)
+    document = effective(config, tmp_path / "run", "site-local-1", addresses([node.name for node in config.nodes]))
+    assert (document["ClusterName"], document["MaxRequeueCount"]) == ("site-local-1", 3)
     assert "CranedUser" not in document
     assert set(document["Administrators"]) >= {"root", "alice"}
     assert "JobLogHook" not in document
@@ -122,3 +130,12 @@ def test_reserved_port_can_be_listened_on_by_who_shares_it_and_by_nobody_else() 
                 pass
     finally:
         ports.close()
+
+
+def test_cluster_is_never_called_as_the_site(tmp_path: Path) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text(SITE)
+    config = site_config(path, None)
+    assert own_cluster_name(config).startswith("site-local-")
+    assert own_cluster_name(config) != own_cluster_name(config)
+    assert own_cluster_name(default_config(1)).startswith("local-")
