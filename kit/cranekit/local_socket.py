@@ -82,17 +82,25 @@ class _Connections:
         self._handler = handler
         self._most = most
         self._running: set[asyncio.Task[None]] = set()
+        self._served = 0
         self._is_closed = False
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._is_closed:
             writer.transport.abort()
             return
-        is_welcome = len(self._running) < self._most
+        is_welcome = self._served < self._most
         task = self._tasks.create_task(self._serve(FrameStream(reader, writer), _peer(writer), is_welcome=is_welcome))
         if is_welcome:
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._served += 1
+            task.add_done_callback(self._leave)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        # A task that is cancelled before it began closes nothing itself.
+        task.add_done_callback(lambda _: writer.transport.abort())
+
+    def _leave(self, _: asyncio.Task[None]) -> None:
+        self._served -= 1
 
     def cancel(self) -> None:
         self._is_closed = True
