@@ -1,0 +1,179 @@
+"""A front end's talk with the controller, which its user may interrupt at any moment."""
+
+from __future__ import annotations
+
+import select
+import signal
+import time
+
+from cranecli import exits
+from cranecli.attention import ENDING
+from cranecli.front_client import FrontError
+from cranecli.job_watch import FINAL_STATES, RUNNING, ending_of, job_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cranecli.attention import Attention
+    from cranecli.front_client import Body, FrontClient
+    from cranecli.job_watch import JobWatch
+    from cranecli.status_line import StatusLine
+
+PATIENCE_S = 60.0
+"""How long a call that must succeed is repeated while the controller is away."""
+LAST_WORDS_PATIENCE_S = 10.0
+_RETRY_FIRST_S = 0.1
+_RETRY_LONGEST_S = 2.0
+
+
+class InterruptedFrontError(Exception):
+    """A signal asked this program to give up."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        return exits.SIGNALLED + self.number
+
+
+class NotStartedError(Exception):
+    """The job ended before it ran. The message says why."""
+
+
+class Conversation:
+    """One connection, the signals and the status line of one front end."""
+
+    def __init__(self, client: FrontClient, attention: Attention, status: StatusLine) -> None:
+        self.client = client
+        self.attention = attention
+        self.status = status
+
+    def turn(self, timeout_s: float | None, wanted: Mapping[int, int] | None = None) -> dict[int, int]:
+        """Waits for something to happen: an answer, a signal, one of the `wanted` descriptors (with its poll mask), or the time.
+
+        Returns:
+            The wanted descriptors that are ready. Answers are in their streams then, signals in `attention`.
+        """
+        due_s = [seconds for seconds in (timeout_s, self.status.due_s()) if seconds is not None]
+        poll = select.poll()
+        poll.register(self.attention.fileno(), select.POLLIN)
+        client_fd = -1
+        if not self.client.is_broken:
+            client_fd = self.client.fileno()
+            poll.register(client_fd, select.POLLIN)
+        for fd, mask in (wanted or {}).items():
+            poll.register(fd, mask)
+        # Rounded up, so that nothing is due a moment after it has been looked at.
+        ready = dict(poll.poll(min(due_s) * 1000 + 1 if due_s else None))
+        if client_fd in ready:
+            self.client.receive()
+        self.status.refresh()
+        return {fd: mask for fd, mask in ready.items() if wanted and fd in wanted}
+
+    def ask(self, method: str, body: Body, *, patience_s: float = PATIENCE_S) -> Body:
+        """Makes a call that may be repeated without harm, until it is answered.
+
+        Raises:
+            FrontError: it was refused, or the controller stayed away.
+            InterruptedFrontError: the user has lost patience.
+        """
+        deadline = time.monotonic() + patience_s
+        pause_s = _RETRY_FIRST_S
+        while True:
+            try:
+                return self._attempt(method, body, deadline)
+            except FrontError as error:
+                if error.code != "UNAVAILABLE" or time.monotonic() + pause_s > deadline:
+                    raise
+            self._pause(pause_s)
+            pause_s = min(_RETRY_LONGEST_S, pause_s * 2)
+
+    def tell(self, method: str, body: Body) -> None:
+        """Says one of the last things; if nobody hears it, a warning is all there is to be done. Signals wait."""
+        deadline = time.monotonic() + LAST_WORDS_PATIENCE_S
+        try:
+            if self.client.is_broken:
+                self.client.reconnect()
+            self.client.call(method, body, timeout_s=deadline - time.monotonic())
+        except FrontError as error:
+            self.status.say(f"warning: {method}: {error.message}")
+
+    def await_running(self, watch: JobWatch, job_id: int) -> Body:
+        """Waits until the job runs; says meanwhile what it waits for.
+
+        Returns:
+            Its JobStatus.
+
+        Raises:
+            NotStartedError: it has ended before.
+            FrontError: the controller does not know it (any more).
+            InterruptedFrontError: a signal came.
+        """
+        was_queued = False
+        while True:
+            update = watch.take()
+            if update is not None:
+                job = job_of(update)
+                state = job.get("state")
+                if state == RUNNING:
+                    if was_queued and self.status.was_shown:
+                        self.status.say(f"job {job_id} has been allocated resources")
+                    self.status.clear()
+                    return job
+                if watch.is_final or state in FINAL_STATES:
+                    self.status.clear()
+                    raise NotStartedError(f"job {job_id} {ending_of(job)}")
+                was_queued = True
+                self.status.show(_waiting_text(job_id, job, update))
+                continue
+            if watch.lost is not None:
+                self.status.show(f"job {job_id}: {watch.lost.message}; trying again")
+            self.raise_if_interrupted()
+            self.turn(watch.due_s())
+
+    def raise_if_interrupted(self) -> None:
+        """Raises InterruptedFrontError: a signal that asks to give up has come."""
+        for number in self.attention.take():
+            if number in ENDING:
+                self.status.clear()
+                raise InterruptedFrontError(number)
+
+    def _attempt(self, method: str, body: Body, deadline: float) -> Body:
+        if self.client.is_broken:
+            self.client.reconnect()
+        stream = self.client.stream(method, body)
+        while True:
+            answer = stream.take()
+            if answer is not None:
+                return answer
+            if stream.is_ended:
+                return {}
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0:
+                stream.cancel()
+                raise FrontError("DEADLINE_EXCEEDED", f"{method}: no answer from the controller")
+            self.raise_if_interrupted()
+            self.turn(remaining_s)
+
+    def _pause(self, pause_s: float) -> None:
+        deadline = time.monotonic() + pause_s
+        while (remaining_s := deadline - time.monotonic()) > 0:
+            self.raise_if_interrupted()
+            self.turn(remaining_s)
+
+
+def _waiting_text(job_id: int, job: Body, update: Body) -> str:
+    cause = update.get("waiting_for") or job.get("reason") or ""
+    match job.get("state"):
+        case "JOB_STATE_HELD":
+            text = f"job {job_id} is held"
+        case "JOB_STATE_CONFIGURING":
+            text = f"job {job_id} is being prepared"
+        case "JOB_STATE_COMPLETING":
+            text = f"job {job_id} is ending"
+        case _:
+            text = f"job {job_id} queued and waiting for resources"
+    return f"{text}: {cause}" if cause else text

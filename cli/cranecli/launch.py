@@ -1,0 +1,221 @@
+"""The life of one crun: an allocation, unless it is in one, then a step with its hooks, then the end of both."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+
+from cranecli import exits
+from cranecli.attention import ENDING
+from cranecli.conversation import InterruptedFrontError
+from cranecli.front_client import FrontError
+from cranecli.job_watch import JobWatch
+from cranecli.option_values import positive_number
+from cranecli.step_session import StepSession
+from cranecli.submission import environment_for, job_request, step_request
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cranecli.conversation import Conversation
+    from cranecli.front_client import Body
+    from cranecli.launch_hooks import HookedStep, LaunchHook
+    from cranecli.options import JobOptions
+
+JOB_VARIABLES = ("CRANE_JOB_ID", "SLURM_JOB_ID")
+NUM_NODES_VARIABLES = ("CRANE_JOB_NUM_NODES", "SLURM_JOB_NUM_NODES")
+
+
+class HookFailedError(Exception):
+    """CrunProlog failed: nothing was sent to a node."""
+
+
+class Launch:
+    """One command of the user's, from its submission to its exit code."""
+
+    def __init__(self, talk: Conversation, options: JobOptions, argv: Sequence[str]) -> None:
+        self._talk = talk
+        self._options = options
+        self._argv = argv
+        self._environment = environment_for("crun", options)
+        self._site: Body = {}
+
+    def run(self) -> int:
+        """Raises NotStartedError, FrontError and InterruptedFrontError where there is no step to give an exit code."""
+        site = self._talk.client.stream("LaunchHooks")
+        job_id = surrounding_job()
+        if job_id is not None:
+            self._site = self._talk.client.answer(site) or {}
+            watch = JobWatch(self._talk.client, job_id, is_bound=False)
+            try:
+                return self._run_step(job_id, watch)
+            except HookFailedError as error:
+                return self._fail(str(error))
+            finally:
+                watch.close()
+        name = os.path.basename(self._argv[0])  # noqa: PTH119 - pathlib costs too much at start
+        # The step brings the environment.
+        submitted = self._talk.ask("SubmitJob", job_request("JOB_KIND_RUN", self._options, {}, name), patience_s=0)
+        self._site = self._talk.client.answer(site) or {}
+        return self._run_job(int(submitted["job_ids"][0]))
+
+    def _run_job(self, job_id: int) -> int:
+        talk = self._talk
+        watch = JobWatch(talk.client, job_id, is_bound=True)
+        try:
+            talk.await_running(watch, job_id)
+            # Its options chose the allocation; the step takes all of it.
+            return self._run_step(job_id, watch, is_whole_job=True)
+        except HookFailedError as error:
+            self._give_up(job_id, str(error))
+            return self._fail(str(error))
+        except InterruptedFrontError as error:
+            talk.status.say(f"interrupted: job {job_id} is cancelled")
+            self._give_up(job_id, str(error))
+            raise
+        except FrontError as error:
+            self._give_up(job_id, error.message)
+            raise
+        finally:
+            watch.close()
+
+    def _give_up(self, job_id: int, reason: str) -> None:
+        self._talk.tell("CompleteAllocation", {"job_id": str(job_id), "exit": {"code": exits.FAILED}, "cancel_reason": reason})
+
+    def _run_step(self, job_id: int, watch: JobWatch, *, is_whole_job: bool = False) -> int:
+        talk, options = self._talk, self._options
+        request = step_request(job_id, options, self._environment, self._argv)
+        spec = request["spec"]
+        if is_whole_job:
+            for name in ("ntasks", "num_nodes", "nodelist"):
+                spec.pop(name, None)
+        elif options.ntasks_per_node and not options.ntasks and not options.nodes:
+            spec["ntasks"] = options.ntasks_per_node * _surrounding_nodes()
+        created = talk.ask("CreateStep", request)
+        key = {"job_id": str(job_id), "attempt": int(created["attempt"]), "step_id": str(created["spec"]["step_id"])}
+        step_name = f"{job_id}.{key['step_id']}"
+        session = StepSession(talk, watch, created, is_labelled=options.label, reads_stdin=options.input != "none")
+        try:
+            self._run_prolog(created)
+            session.attach()
+            talk.ask("StartStep", key)
+        except (HookFailedError, FrontError, InterruptedFrontError) as error:
+            session.close()
+            talk.tell("CancelStep", {**key, "reason": str(error)})
+            raise
+        code = session.run()
+        if is_whole_job:
+            talk.tell("CompleteAllocation", {"job_id": str(job_id), "exit": exit_status_of(code)})
+        self._run_epilog(created, code, step_name)
+        return code
+
+    # ---- hooks
+
+    def _run_prolog(self, created: Body) -> None:
+        """Raises HookFailedError, or InterruptedFrontError when a signal stopped the hook."""
+        hook = self._start_hook(created, self._options.prolog, None)
+        if hook is None:
+            return
+        stopped_by = self._await_hook(hook)
+        self._record(hook)
+        if stopped_by:
+            raise InterruptedFrontError(stopped_by)
+        if hook.failure:
+            raise HookFailedError(hook.failure)
+
+    def _run_epilog(self, created: Body, code: int, step_name: str) -> None:
+        hook = self._start_hook(created, self._options.epilog, exit_status_of(code))
+        if hook is None:
+            return
+        self._await_hook(hook)
+        self._record(hook)
+        if hook.failure:
+            self._talk.status.say(f"warning: step {step_name}: {hook.failure}")
+
+    def _start_hook(self, created: Body, own_script: str | None, epilog_exit: Body | None) -> LaunchHook | None:
+        """The hook, started; None when there is none. `epilog_exit`: how the step ended, for the epilog."""
+        configured = self._site.get("crun_prolog" if epilog_exit is None else "crun_epilog") or {}
+        if own_script == "" or (own_script is None and not configured.get("patterns")):
+            return None
+        from cranecli.launch_hooks import start_epilog, start_prolog
+
+        step = self._hooked_step(created)
+        if epilog_exit is None:
+            hook = start_prolog(step, self._site, own_script)
+        else:
+            hook = start_epilog(step, self._site, own_script, epilog_exit)
+        return None if hook.is_empty else hook
+
+    def _hooked_step(self, created: Body) -> HookedStep:
+        from cranecli.launch_hooks import HookedStep
+
+        job, spec = created["job"], created["spec"]
+        return HookedStep(
+            job_id=int(job["job_id"]),
+            attempt=int(created["attempt"]),
+            step_id=str(spec["step_id"]),
+            job_nodes=tuple(map(str, job.get("nodes") or ())),
+            step_nodes=tuple(str(node["node"]) for node in created.get("nodes") or ()),
+            ntasks=int(spec.get("ntasks") or 1),
+            argv=tuple(self._argv),
+            launch_node=str(self._site.get("node", "")),
+        )
+
+    def _await_hook(self, hook: LaunchHook) -> int:
+        """Until the hook has ended; the signal that stopped it, or 0."""
+        stopped_by = 0
+        self._talk.status.clear()
+        try:
+            while not hook.is_over:
+                self._talk.turn(hook.due_s(), {hook.fileno(): select.POLLIN})
+                hook.poll()
+                for number in self._talk.attention.take():
+                    if number not in ENDING:
+                        continue
+                    if stopped_by:
+                        hook.kill()
+                    else:
+                        stopped_by = number
+                        hook.stop()
+        finally:
+            hook.close()
+        return stopped_by
+
+    def _record(self, hook: LaunchHook) -> None:
+        from cranecli.launch_hooks import run_document
+
+        if hook.record is not None:
+            self._talk.tell("RecordLaunchHook", {"run": run_document(hook.record)})
+
+    def _fail(self, message: str) -> int:
+        self._talk.status.say(f"error: {message}")
+        return exits.FAILED
+
+
+def exit_status_of(code: int) -> Body:
+    """A shell's exit code as an ExitStatus."""
+    if exits.SIGNALLED < code < exits.SIGNALLED + signal.NSIG:
+        return {"code": 0, "signal": code - exits.SIGNALLED}
+    return {"code": code, "signal": 0}
+
+
+def surrounding_job() -> int | None:
+    """The job whose allocation this program runs in, if it runs in one."""
+    for name in JOB_VARIABLES:
+        text = os.environ.get(name, "")
+        if text:
+            if text.isascii() and text.isdigit():
+                return int(text)
+            sys.stderr.write(f"crun: warning: {name}={text!r} is no job, so this is taken to be outside of an allocation\n")
+    return None
+
+
+def _surrounding_nodes() -> int:
+    for name in NUM_NODES_VARIABLES:
+        text = os.environ.get(name, "")
+        if text.isascii() and text.isdigit() and int(text) > 0:
+            return positive_number(text)
+    return 1
