@@ -1,9 +1,10 @@
 """The grammar of TaskProlog's output."""
 
 import pytest
-from cranehooks.directives import MAX_VARIABLE_BYTES, Directive, Export, Print, Unset, apply, parse
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cranehooks.directives import MAX_VARIABLE_BYTES, Directive, Export, Print, Unset, apply, parse
 
 GOLDEN: list[tuple[bytes, list[Directive]]] = [
     (b"export A=1\n", [Export("A", "1")]),

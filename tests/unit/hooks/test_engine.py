@@ -3,6 +3,8 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,8 +14,10 @@ import pytest
 
 from cranehooks.execution.containment.cells import Containment
 from cranehooks.execution.engine import Engine
+from cranehooks.execution.process import SpawnRequest, spawn
 from cranehooks.model.outcome import OK, Outcome, OutcomeKind
-from cranehooks.model.run import Credentials, HookRun, RunSpec, ScriptStarted, TimeoutScope
+from cranehooks.model.run import Credentials, HookRun, Leftover, RunSpec, ScriptStarted, TimeoutScope
+from cranehooks.testing.containment import StubbornCell, StubbornContainment
 from cranehooks.testing.faulty_scripts import HookScripts
 from cranehooks.testing.specs import prolog_spec
 
@@ -250,8 +254,6 @@ def test_closing_kills_what_runs(containment: Containment, files: HookScripts) -
 
 
 def test_orphans_are_reaped_without_taking_statuses_of_others(containment: Containment, files: HookScripts) -> None:
-    from cranehooks.execution.process import SpawnRequest, spawn
-
     engine = Engine(containment, reaps_orphans=True)
     ours = spawn(SpawnRequest(path := files.exits(7), (path,), {}))
     for _ in range(3):
@@ -261,8 +263,6 @@ def test_orphans_are_reaped_without_taking_statuses_of_others(containment: Conta
 
 
 def test_in_a_cgroup_of_somebody_else_only_the_hook_is_killed(containment: Containment, files: HookScripts) -> None:
-    from cranehooks.execution.process import SpawnRequest, spawn
-
     task = containment.create_at("job_7", "step_0", "task_0")
     if task.cgroup_fd is None:
         task.remove()
@@ -278,3 +278,54 @@ def test_in_a_cgroup_of_somebody_else_only_the_hook_is_killed(containment: Conta
     engine.close()
     task.remove()
     containment.sweep("job_7")
+
+
+def test_what_survives_kill_is_told_and_ends_the_run(files: HookScripts) -> None:
+    stuck = Leftover(7, "dd")
+    containment = StubbornContainment(stuck)
+    engine = Engine(containment)
+    record = run(engine, files.ok(), files.ok(), unkillable_after_s=0.1)
+    assert outcomes(record) == [Outcome(OutcomeKind.UNKILLABLE, 0, "alive 0.1 s after KILL: 7 (dd)")]
+    assert record.scripts[0].leftovers == (stuck,)
+    assert containment.cells[0].kills > 0
+    assert containment.cells[0].is_removed
+    engine.close()
+
+
+def test_a_script_that_cannot_be_killed_is_left_to_itself(files: HookScripts) -> None:
+    started: list[ScriptStarted] = []
+    engine = Engine(StubbornContainment())
+    spec = prolog_spec(files.hangs(), timeout_s=0.1, grace_s=0.1, unkillable_after_s=0.1)
+    record = finish(engine, spec, started.append)
+    assert record.outcome == Outcome(OutcomeKind.UNKILLABLE, 0, "alive 0.1 s after KILL: the script itself")
+    assert record.scripts[0].duration_s > 0
+    assert is_alive(started[0].pid)
+    os.killpg(started[0].pid, signal.SIGKILL)
+    engine.close()
+
+
+def test_a_cell_that_cannot_be_made_is_a_spawn_failure(files: HookScripts) -> None:
+    class Broken(StubbornContainment):
+        def create(self, name: str) -> StubbornCell:
+            raise OSError(errno.ENOSPC, "No space left on device", name)
+
+    engine = Engine(Broken())
+    assert run(engine, files.ok()).outcome == Outcome(OutcomeKind.SPAWN, errno.ENOSPC, "containment: No space left on device")
+    engine.close()
+
+
+def test_inherited_streams_are_the_hosts_own(files: HookScripts) -> None:
+    script = files.write("talks", "echo out; echo err >&2; cat")
+    program = (
+        "from cranehooks.execution.engine import Engine\n"
+        "from cranehooks.execution.containment.detect import detect\n"
+        "from cranehooks.testing.specs import prolog_spec\n"
+        "engine = Engine(detect('none')[0]); records = []\n"
+        f"engine.start(prolog_spec({script!r}, inherit_stdio=True, trusted_owner=False), records.append)\n"
+        "while not records: engine.poll(None)\n"
+        "assert records[0].output == '' and records[0].outcome.ok, records\n"
+        "engine.close()\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, input="in\n", capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("out\nin\n", "err\n")

@@ -299,7 +299,14 @@ def _goes_on(run: Run, event: Event) -> bool:
 
 
 def test_a_deadline_while_a_script_runs_always_makes_a_timeout() -> None:
-    tails: list[Event] = [ProcessExited(0), ProcessExited(9), GraceEnded(), ContainmentEmpty(), StopRequested(), StopRequested(now=True)]
+    tails: list[Event] = [
+        ProcessExited(0),
+        ProcessExited(9),
+        GraceEnded(),
+        ContainmentEmpty(),
+        StopRequested(),
+        StopRequested(now=True),
+    ]
     seen = 0
     for tail in itertools.product(tails, repeat=4):
         run, _ = play(Limits(1, 60), Begin(), Started(), DeadlineReached())

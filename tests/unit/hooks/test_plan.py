@@ -1,10 +1,11 @@
 """Order of scripts, by profile."""
 
 import pytest
-from cranehooks.plan import PatternMatch, Plan, PlanFailure, order_scripts
-from cranehooks.profiles import PROFILES
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cranehooks.plan import PatternMatch, Plan, PlanFailure, order_scripts
+from cranehooks.profiles import PROFILES
 
 DIRECTORY = PatternMatch("/p.d/*", tuple(f"/p.d/{name}" for name in ("00-x", "10-a", "2-b", "B.sh", "Z", "_x", "a.sh", "z", "é")))
 SINGLE = PatternMatch("/b/first.sh", ("/b/first.sh",))

@@ -3,6 +3,9 @@
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cranehooks.model.ids import Attempt, JobId, NodeName
 from cranehooks.model.job import ExitStatus, JobKind
 from cranehooks.model.outcome import OK, Outcome, OutcomeKind
@@ -22,8 +25,6 @@ from cranehooks.policy import (
     task_exit,
 )
 from cranehooks.profiles import PROFILES
-from hypothesis import given
-from hypothesis import strategies as st
 
 EXIT_3 = Outcome(OutcomeKind.EXIT, 3)
 FAILURES = [

@@ -143,10 +143,21 @@ async def test_interrupts_are_the_daemons_business(spawner: SpawnerClient, files
     assert spawner.restarts == 0
 
 
+async def test_a_spawner_that_is_told_to_end_ends_its_runs_first(spawner: SpawnerClient, files: HookScripts) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        task, start = await began(tasks, spawner, prolog_spec(files.hangs()))
+        assert spawner.pid is not None
+        os.kill(spawner.pid, signal.SIGTERM)
+    assert task.result().outcome.kind is OutcomeKind.STOPPED
+    assert not is_alive(start.pid)
+    assert (await spawner.run(prolog_spec(files.ok()))).outcome == OK
+    assert spawner.restarts == 1
+
+
 async def test_leaving_ends_what_runs(files: HookScripts, root_name: str) -> None:
     async with asyncio.TaskGroup() as tasks, SpawnerClient.started(root_name=root_name) as spawner:
         task, start = await began(tasks, spawner, prolog_spec(files.hangs()))
-    assert task.result().outcome.kind in (OutcomeKind.STOPPED, OutcomeKind.LOST)
+    assert task.result().outcome.kind is OutcomeKind.STOPPED
     assert not is_alive(start.pid)
 
 

@@ -1,0 +1,353 @@
+"""Configuration files: what is taken, and what is said of what is not."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cranehooks.model.ids import NodeName
+from cranehooks.model.points import HookPoint, Runner, points_of
+from cranehooks.model.run import HookSettings
+from cranehooks.settings import ClusterSettings, Containment, NodeSettings, PartitionSettings, SchedulerKind, json_schema, load
+from cranehooks.settings.document import OLDER_HOOK_KEYS
+from cranekit.yaml_lines import SettingsError
+
+MINIMAL = """\
+ClusterName: test
+Nodes:
+  - {name: "cn[01-02]", address: "unix:/run/crane/{name}/craned.sock"}
+"""
+
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(text: str) -> Path:
+        path = tmp_path / "config.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def problems(path: Path) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load(path)
+    prefix = f"{path}:"
+    return [str(problem).removeprefix(prefix) for problem in caught.value.problems]
+
+
+def test_a_minimal_file(write: Write, tmp_path: Path):
+    settings = load(write(MINIMAL))
+    cn01, cn02 = NodeName("cn01"), NodeName("cn02")
+    assert settings.cluster_name == "test"
+    assert settings.nodes[cn02] == NodeSettings(cn02, "unix:/run/crane/cn02/craned.sock", 1.0, 1 << 30, "", "127.0.0.1:0")
+    assert settings.partitions == {"default": PartitionSettings("default", (cn01, cn02), is_default=True, max_time_s=None)}
+    assert settings.control_address == "127.0.0.1:10011"
+    assert settings.cluster_secret_file == str(tmp_path / "cluster.secret")
+    assert settings.scheduler.kind is SchedulerKind.EMBEDDED
+    assert settings.containment is Containment.AUTO
+    assert settings.drains_per_script == 2
+    hooks = settings.hook_settings()
+    assert hooks.profile == "crane-requeue"
+    assert hooks.patterns == {}
+    assert hooks.timeouts_s[HookPoint.PROLOG] == 60
+    assert hooks.timeouts_s[HookPoint.CRUN_PROLOG] is None
+
+
+FULL = """\
+ClusterName: full
+CranectldListen: unix:/run/crane/private/cranectld.sock
+StateDir: state
+Nodes:
+  - {name: "cn[01-03]", address: "unix:/run/{name}.sock", cpu: 4, memory: 8G, gres: "gpu:a100:2"}
+  - name: login
+    address: 127.0.0.1:10010
+    metrics: ""
+Partitions:
+  - {name: cpu, nodes: "cn[01-03]", max_time: 1:30:00}
+  - {name: long, nodes: "cn01", max_time: "2-12"}
+  - {name: free, nodes: "cn02", max_time: UNLIMITED}
+DefaultPartition: cpu
+Scheduler: {Kind: External}
+MaxDrainsPerScript: 7
+MetricsListen: {Craned: "127.0.0.1:9000"}
+Administrators: ann, 1000
+Containment: none
+JobLogHook:
+  PrologCranectld: ctld.sh
+  Prolog: ["a.sh, b.sh", /abs/*.sh]
+  Epilog: ""
+  PrologTimeout: 30
+  EpilogTimeout: 2.5
+  CrunPrologTimeout: 9
+  PrologFlags: forcerequeueonfail,SERIAL
+  ContinueOnFailure: [Epilog]
+  HoldOnPrologFail: true
+  MaxOutputSize: 64K
+  KillGrace: 0
+"""
+
+
+def test_a_full_file(write: Write, tmp_path: Path):
+    settings = load(write(FULL))
+    assert settings.state_dir == str(tmp_path / "state")
+    assert settings.control_address == "unix:/run/crane/private/cranectld.sock"
+    assert settings.nodes[NodeName("cn03")] == NodeSettings(
+        NodeName("cn03"), "unix:/run/cn03.sock", 4.0, 8 << 30, "gpu:a100:2", "127.0.0.1:9000"
+    )
+    assert settings.nodes[NodeName("login")].metrics_listen is None
+    assert {name: partition.max_time_s for name, partition in settings.partitions.items()} == {
+        "cpu": 5400.0,
+        "long": 216000.0,
+        "free": None,
+    }
+    assert settings.default_partition == "cpu"
+    assert settings.partitions["cpu"].is_default
+    assert settings.scheduler.kind is SchedulerKind.EXTERNAL
+    assert settings.drains_per_script == 7
+    assert settings.administrators == ("ann", "1000")
+    assert settings.hook_settings() == HookSettings(
+        profile="crane-requeue",
+        patterns={
+            HookPoint.CRANECTLD_PROLOG: (f"{tmp_path}/ctld.sh",),
+            HookPoint.PROLOG: (f"{tmp_path}/a.sh", f"{tmp_path}/b.sh", "/abs/*.sh"),
+        },
+        timeouts_s={
+            HookPoint.CRANECTLD_PROLOG: 30.0,
+            HookPoint.PROLOG: 30.0,
+            HookPoint.CRUN_PROLOG: 9.0,
+            HookPoint.TASK_PROLOG: 30.0,
+            HookPoint.STEP_TASK_PROLOG: 30.0,
+            HookPoint.STEP_TASK_EPILOG: 2.5,
+            HookPoint.TASK_EPILOG: 2.5,
+            HookPoint.CRUN_EPILOG: None,
+            HookPoint.EPILOG: 2.5,
+            HookPoint.CRANECTLD_EPILOG: 2.5,
+        },
+        flags=frozenset({"Alloc", "ForceRequeueOnFail", "Serial"}),
+        continue_on_failure=frozenset({HookPoint.EPILOG}),
+        output_limit_bytes=64 << 10,
+        slurm_compatible_env=False,
+        config_dir=str(tmp_path),
+        hold_on_prolog_fail=True,
+        grace_s=0.0,
+    )
+
+
+NOT_LOOPBACK = (
+    "is not a loopback address: without TLS, which this version does not have, the programs talk only over loopback (127.0.0.1:port) "
+    "or Unix sockets (unix:/path)"
+)
+
+
+def test_all_problems_at_once_with_their_places(write: Write):
+    path = write(
+        """\
+ClusterName: "a b"
+CranectldListen: 127.0.0.1:10011
+Nodez: 3
+Nodes:
+  - {name: "cn[01-02]", address: "127.0.0.1:10011", cpu: four, memory: 8X}
+  - {name: "cn02", address: "10.0.0.1:44", gres: gpu}
+  - nope
+Partitions:
+  - {name: cpu, nodes: "cn[02-04]", default: true, max_time: soon}
+  - {name: cpu, nodes: "cn01", default: true}
+DefaultPartition: gpu
+Scheduler: {Kind: magic}
+PrologTimeout: 3
+AllowRootJobs: 1
+JobLogHook:
+  Prolog:
+  EpilogTimeout: 0
+  PrologTimout: 5
+"""
+    )
+    assert problems(path) == [
+        "1:14: ClusterName: 'a b' does not match ^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$",
+        "3:1: unknown key Nodez: did you mean Nodes?",
+        "5:34: node cn01 has the address of cranectld, 127.0.0.1:10011; use {name}, or one entry for each node",
+        "5:58: cpu: expected a number, not 'four'",
+        "5:72: memory: expected bytes, or a number with a unit K, M, G or T, not '8X'",
+        "6:12: node cn02 is in entry 1 of Nodes already",
+        f"6:29: address: 10.0.0.1 {NOT_LOOPBACK}",
+        "6:50: gres: expected name:count or name:type:count, comma separated, not 'gpu'",
+        "7:5: Nodes: expected a mapping of keys, not 'nope'",
+        "9:24: cn[03-04] are not in Nodes",
+        "9:62: max_time: expected seconds, [days-]hours:minutes:seconds, or UNLIMITED, not 'soon'",
+        "10:12: partition cpu is entry 1 already",
+        "10:41: partition cpu is the default already",
+        "11:19: there is no partition gpu (Partitions: cpu)",
+        "12:19: Kind: expected embedded, external, not 'magic'",
+        "13:1: unknown key PrologTimeout: its place is in section JobLifecycleHook",
+        "14:16: AllowRootJobs: expected true or false, not 1",
+        "16:10: Prolog: expected a path, a comma separated list of paths, or a YAML list of them; to have no hook, remove the key",
+        "17:18: EpilogTimeout: must be more than 0, not 0",
+        "18:3: unknown key PrologTimout: did you mean PrologTimeout?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("- a\n", "1:1: expected a mapping of keys, as in `ClusterName: my-cluster`"),
+        ("", "1:1: expected a mapping of keys, as in `ClusterName: my-cluster`"),
+        ("Nodes: []\nClusterName: a\n", "1:8: a cluster has at least one node"),
+        ("ClusterName: a\n", "1:1: Nodes is missing"),
+        (MINIMAL + "Profile: pbs\n", "4:10: Profile: expected crane-requeue, crane-fail, slurm, sunk, not 'pbs'"),
+        (MINIMAL + "ControlAddress: 127.0.0.1:0\n", "4:17: port 0 cannot be dialled: give the port that cranectld listens on"),
+        (MINIMAL + "ControlAddress: 127.0.0.1\n", "4:17: ControlAddress: expected host:port, not '127.0.0.1'"),
+        (MINIMAL + "CranectldListen: 0.0.0.0:1\n", "4:18: CranectldListen: 0.0.0.0 is not a loopback address"),
+        (MINIMAL + "CranectldListen: unix:relative\n", "4:18: CranectldListen: the path of a Unix socket is absolute"),
+        (MINIMAL + "NodeDownTimeout: 10\n", "4:18: NodeDownTimeout (10 s) must be at least three times HeartbeatInterval (5 s)"),
+        (MINIMAL + "MaxRequeueDelay: 1\n", "4:18: MaxRequeueDelay (1 s) is less than RequeueDelay (5 s)"),
+        (MINIMAL + "MaxQueuedJobs: 1.5\n", "4:16: MaxQueuedJobs: expected a whole number, not 1.5"),
+        (MINIMAL + "MaxRequeueCount: -1\n", "4:18: MaxRequeueCount: must be at least 0, not -1"),
+        (MINIMAL + "MaxDrainsPerScript: many\n", "4:21: MaxDrainsPerScript: expected a count of nodes or auto, not 'many'"),
+        (MINIMAL + "JobLifecycleHook:\n", "4:18: JobLifecycleHook: expected a mapping of keys, not nothing"),
+        (MINIMAL + "Partitions: [{name: p, nodes: 'cn[1-'}]\n", "4:31: "),
+        (MINIMAL + "Partitions: [{name: p, nodes: cn07}]\n", "4:31: cn07 is not in Nodes"),
+        (
+            MINIMAL + "Partitions: [{name: p, nodes: cn01}, {name: q, nodes: cn02, default: true}]\nDefaultPartition: p\n",
+            "5:19: partition q is marked `default: true`, this names p: keep one of them",
+        ),
+        (
+            MINIMAL + "JobLogHook: {}\nJobLifecycleHook: {}\n",
+            "5:1: JobLogHook and JobLifecycleHook are two spellings of one key: keep one of them",
+        ),
+        (
+            MINIMAL + "JobLifecycleHook: {PrologCranectld: a, CranectldProlog: b}\n",
+            "4:40: PrologCranectld and CranectldProlog are two spellings of one key: keep one of them",
+        ),
+        (MINIMAL + "JobLifecycleHook: {Profile: slurm}\n", "4:20: unknown key Profile: its place is at the top of the file"),
+        (
+            MINIMAL + "JobLifecycleHook: {ContinueOnFailure: [Prolog]}\n",
+            "4:39: ContinueOnFailure: expected true, false, or some of TaskEpilog, CrunEpilog, Epilog, CranectldEpilog, not Prolog",
+        ),
+        (MINIMAL + "JobLifecycleHook: {PrologTimeout: .inf}\n", "4:35: PrologTimeout: "),
+        (MINIMAL + "JobLifecycleHook: {PrologTimeout: -1}\n", "4:35: PrologTimeout: must be more than 0, not -1"),
+        (MINIMAL + "JobLifecycleHook: {PrologTimeout: '60'}\n", "4:35: PrologTimeout: expected a number, not '60'"),
+    ],
+)
+def test_one_problem(write: Write, text: str, problem: str):
+    (only,) = problems(write(text))
+    assert only.startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("profile", "flags", "found"),
+    [
+        (
+            "crane-requeue",
+            "Frob",
+            ["PrologFlags: unknown flag Frob: the flags are Alloc, Contain, DeferBatch, ForceRequeueOnFail, NoHold"],
+        ),
+        ("crane-requeue", "contain", ["Contain is not implemented in this version: remove it"]),
+        (
+            "crane-requeue",
+            "X11",
+            ["X11 is no flag of profile crane-requeue, whose flags are Alloc, ForceRequeueOnFail, NoHold, Serial"],
+        ),
+        ("crane-fail", "Alloc,Serial", ["Alloc is no flag of profile crane-fail, whose flags are Serial"]),
+        ("slurm", "x11, deferbatch", ["DeferBatch is not implemented", "X11 is not implemented"]),
+        ("slurm", "NoHold,Contain", ["Contain is not implemented", "NoHold and Contain exclude each other: "]),
+        ("slurm", "NoHold,X11", ["NoHold and X11 exclude each other: ", "X11 is not implemented"]),
+        (
+            "slurm",
+            "NoHold,RunInJob",
+            ["NoHold and Contain (implied by RunInJob) exclude each other: ", "RunInJob is not implemented"],
+        ),
+        ("sunk", "RunInJob,Serial", ["RunInJob and Serial exclude each other: ", "RunInJob is not implemented"]),
+    ],
+)
+def test_flags_that_are_refused(write: Write, profile: str, flags: str, found: list[str]):
+    path = write(f"{MINIMAL}Profile: {profile}\nJobLifecycleHook:\n  PrologFlags: {flags}\n")
+    told = problems(path)
+    assert len(told) == len(found)
+    for problem, expected in zip(told, found, strict=True):
+        assert problem.startswith(f"6:16: {expected}")
+
+
+@pytest.mark.parametrize("profile", ["crane-requeue", "slurm", "sunk"])
+def test_flags_that_are_taken(write: Write, profile: str):
+    settings = load(write(f"{MINIMAL}Profile: {profile}\nJobLifecycleHook: {{PrologFlags: [nohold, SERIAL]}}\n"))
+    assert settings.hook_settings().flags == {"NoHold", "Alloc", "Serial"}
+
+
+@pytest.mark.parametrize(
+    ("profile", "hold", "slurm"),
+    [("crane-requeue", False, False), ("crane-fail", False, False), ("slurm", True, True), ("sunk", True, True)],
+)
+def test_what_the_profile_decides(write: Write, profile: str, hold: bool, slurm: bool):
+    hooks = load(write(f"{MINIMAL}Profile: {profile.upper()}\n")).hook_settings()
+    assert hooks.profile == profile
+    assert hooks.hold_on_prolog_fail is hold
+    assert hooks.slurm_compatible_env is slurm
+
+
+def test_a_partition_marked_default(write: Write):
+    settings = load(write(MINIMAL + "Partitions: [{name: p, nodes: cn01}, {name: q, nodes: cn02, default: true}]\n"))
+    assert settings.default_partition == "q"
+    assert [partition.is_default for partition in settings.partitions.values()] == [False, True]
+    unmarked = load(write(MINIMAL + "Partitions: [{name: p, nodes: cn01}, {name: q, nodes: cn02}]\n"))
+    assert unmarked.default_partition is None
+
+
+def test_equal_settings_have_equal_digests(write: Write):
+    digest = load(write(MINIMAL)).digest
+    assert load(write("# a comment\n" + MINIMAL.replace('"cn[01-02]"', "'cn[01-02]'"))).digest == digest
+    assert load(write(MINIMAL + "KillGrace: 31\n")).digest != digest
+    flags = MINIMAL + "JobLifecycleHook: {PrologFlags: '%s'}\n"
+    assert load(write(flags % "Serial,NoHold")).digest == load(write(flags % "nohold, serial")).digest
+
+
+def test_check_scripts_looks_at_literal_paths_of_own_points(write: Write, tmp_path: Path):
+    path = write(FULL)
+    seen: list[str] = []
+
+    def check(script: str) -> str | None:
+        seen.append(script)
+        return "does not exist" if script.endswith("b.sh") else None
+
+    settings = load(path)
+    found = settings.check_scripts(points_of(Runner.CRANED), check)
+    assert [str(problem) for problem in found] == [f"{path}:21:12: Prolog: does not exist"]
+    assert seen == [f"{tmp_path}/a.sh", f"{tmp_path}/b.sh"]
+    (problem,) = settings.check_scripts(points_of(Runner.CRANECTLD), lambda script: f"{script} is unsafe")
+    assert str(problem) == f"{path}:20:20: CranectldProlog: {tmp_path}/ctld.sh is unsafe"
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path):
+    assert problems(tmp_path / "missing.yaml") == ["1:1: cannot be read: No such file or directory"]
+
+
+def test_the_schema_has_every_key():
+    schema = json_schema()
+    json.dumps(schema)
+    assert {field.alias for field in ClusterSettings.model_fields.values()} | {"JobLogHook"} == schema["properties"].keys()
+    hooks = schema["$defs"]["HookSection"]["properties"]
+    assert hooks.keys() >= OLDER_HOOK_KEYS.keys()
+    assert hooks["PrologCranectld"]["deprecated"] is True
+    assert schema["required"] == ["ClusterName", "Nodes"]
+
+
+def test_settings_never_change(write: Write):
+    settings = load(write(MINIMAL))
+    with pytest.raises(ValueError, match="frozen"):
+        settings.cluster_name = "other"  # type: ignore[misc]
+
+
+def test_the_example_of_the_deployment():
+    settings = load(Path(__file__).parents[4] / "deploy/config/config.yaml")
+    assert list(settings.nodes) == ["cn01", "cn02"]
+    assert settings.default_partition == "cpu"
+    assert settings.hook_settings().patterns.keys() == {
+        HookPoint.PROLOG,
+        HookPoint.EPILOG,
+        HookPoint.TASK_PROLOG,
+        HookPoint.TASK_EPILOG,
+    }
