@@ -337,6 +337,7 @@ class Engine:
         self._watch_cell(run, ())
         self._drain(run)
         if run.process is not None:
+            run.scripts[-1].duration_s = self._clock() - run.scripts[-1].started_mono
             # Unkillable: it stays our child, and is reaped as an orphan if it ever ends.
             self._epoll.unregister(run.process.pidfd)
             del self._handlers[run.process.pidfd]

@@ -6,7 +6,7 @@ which it failed, so that an error says what was wrong.
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 from pathlib import Path
@@ -20,6 +20,8 @@ _THREADS_OF_SELF = "/proc/self/task"
 _LINKS_WITH_ONE_THREAD = 3
 _FIRST_FREE_FD = 3
 _REPORT_BYTES = 5
+# Beneath the wrapper that makes enum members of handlers, and costs more than all the rest of preparing a spawn.
+_handler_of: Callable[[int], object] = getattr(getsignal, "__wrapped__", getsignal)
 _CATCHABLE = tuple(sorted(int(number) for number in valid_signals() - {SIGKILL, SIGSTOP}))
 _FORK_EXHAUSTED = (errno.EAGAIN, errno.ENOMEM)
 
@@ -105,6 +107,8 @@ class Process:
 
     def reap(self, *, block: bool = False) -> int | None:
         """The wait status (as of wait(2)) once the process has exited, else None; a status is returned only once.
+
+        Closes `pidfd` with it: take it out of any event loop first.
 
         Raises:
             ChildProcessError: it has been reaped.
@@ -239,7 +243,7 @@ def _plan(request: SpawnRequest, opened: list[int]) -> _Plan:
         cgroup.enter_cgroup(opened[-1])
     stdio = _stdio(request, opened)
     steps = Steps()
-    steps.reset_signals([number for number in _CATCHABLE if getsignal(number) is not SIG_DFL])
+    steps.reset_signals([number for number in _CATCHABLE if _handler_of(number) != SIG_DFL])
     steps.use_descriptors(stdio)
     if request.new_session:
         steps.start_session(controlling_terminal=request.controlling_terminal)

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from cranehooks.execution import spawner_messages as messages
+from cranehooks.execution.containment.session import kill_sessions
 from cranehooks.execution.engine import OnScriptStarted
 from cranehooks.model.ids import RunId
 from cranehooks.model.outcome import Outcome, OutcomeKind
@@ -287,8 +288,7 @@ class SpawnerClient:
 
     async def _close(self) -> None:
         """Have the spawner end its runs and itself, hear how they end, and wait for it; cancelling kills it."""
-        while self._waiting:
-            self._waiting.popleft().finish_unseen(OutcomeKind.STOPPED, "the daemon ended before it was started")
+        self._give_up_waiting()
         try:
             if self._connection is not None:
                 self._connection.say_goodbye()
@@ -298,8 +298,13 @@ class SpawnerClient:
                 self._process.kill()
             raise
         finally:
+            self._give_up_waiting()
             await self._lose("the daemon ended")
             await self._reap()
+
+    def _give_up_waiting(self) -> None:
+        while self._waiting:
+            self._waiting.popleft().finish_unseen(OutcomeKind.STOPPED, "the daemon ended before it was started")
 
     async def _reap(self) -> None:
         """Wait for the end of the process; cancelling kills it."""
@@ -336,6 +341,13 @@ class SpawnerClient:
 
     def _take(self, message: messages.Message) -> None:
         match message:
+            case messages.Ending(run_ids):
+                self.ready = None
+                # Asked for too late, and not begun: the next spawner gets them, first of all.
+                late = [run for run_id, run in self._running.items() if run_id not in run_ids]
+                for run in reversed(late):
+                    del self._running[run.run_id]
+                    self._waiting.appendleft(run)
             case messages.ScriptBegan(started):
                 self._backoff.reset()
                 run = self._running[started.run_id]
@@ -364,6 +376,8 @@ class SpawnerClient:
         self.ready = None
         connection, self._connection = self._connection, None
         running, self._running = self._running, {}
+        # The kernel killed the scripts along with the spawner; what they had started is left to us, or to the next sweep.
+        kill_sessions({run.began.pid: run.began.start_time for run in running.values() if run.began})
         for run in running.values():
             run.finish_unseen(OutcomeKind.LOST, detail)
         if connection is not None:

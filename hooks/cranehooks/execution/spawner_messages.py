@@ -43,6 +43,13 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """Spawner → daemon: it ends after these runs; what else was asked for has not been begun and never will be here."""
+
+    run_ids: tuple[RunId, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ScriptBegan:
     """Spawner → daemon."""
 
@@ -72,7 +79,7 @@ class RunFinished:
     run: HookRun
 
 
-Message = StartRun | StopRun | Ready | ScriptBegan | ScriptOutput | ScriptEnded | RunFinished
+Message = StartRun | StopRun | Ready | Ending | ScriptBegan | ScriptOutput | ScriptEnded | RunFinished
 
 
 def report(run: HookRun) -> Iterator[Message]:
@@ -104,6 +111,8 @@ def encode(message: Message) -> bytes:
             body = {"run_id": run_id, "now": now}
         case Ready(driver, lost, swept):
             body = {"driver": driver, "lost": lost, "swept": list(swept)}
+        case Ending(run_ids):
+            body = {"run_ids": list(run_ids)}
         case ScriptBegan(started):
             body = {"started": spec_json.encode_started(started)}
         case ScriptOutput(run_id, text):
@@ -129,6 +138,8 @@ def decode(payload: bytes) -> Message:
             return StopRun(RunId(body["run_id"]), body["now"])
         case "Ready":
             return Ready(body["driver"], body["lost"], tuple(body["swept"]))
+        case "Ending":
+            return Ending(tuple(RunId(run_id) for run_id in body["run_ids"]))
         case "ScriptBegan":
             return ScriptBegan(spec_json.decode_started(body["started"]))
         case "ScriptOutput":

@@ -62,6 +62,7 @@ def test_every_field_is_carried(
 
 MESSAGES = st.one_of(
     st.builds(messages.ScriptOutput),
+    st.builds(messages.Ending),
     st.builds(messages.StartRun, SPECS),
     st.builds(messages.StopRun),
     st.builds(messages.Ready),

@@ -100,7 +100,11 @@ class CgroupCell:
         os.close(self._events_fd)
         os.close(self._fd)
         self._fd = self._events_fd = -1
-        remove_tree(self.directory)
+        try:
+            self.directory.rmdir()
+        except OSError:
+            # It has cgroups of its own, or somebody lives in it.
+            remove_tree(self.directory)
 
 
 class CgroupContainment:

@@ -13,7 +13,7 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cranehooks.execution import syscalls
@@ -163,6 +163,24 @@ class SessionContainment:
                 else:
                     orphans.append(pid)
         return orphans
+
+
+def kill_sessions(leaders: Mapping[int, int]) -> None:
+    """KILL what is left of sessions whose keeper is dead: (pid of the leader → its start time).
+
+    Finds whatever stayed in its session, wherever it is now in the tree of processes.
+    """
+    for name in os.listdir("/proc") if leaders else ():
+        if not name.isdigit():
+            continue
+        try:
+            fields = stat_fields(name)
+        except ProcessLookupError:
+            continue
+        started = leaders.get(int(fields[3]))
+        # A session of that number that began later is somebody else's; no member is older than its leader.
+        if started is not None and int(fields[19]) >= started:
+            _signal(int(name), signal.SIGKILL)
 
 
 def _children(pid: int) -> list[int]:
