@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Protocol
 
 from google.protobuf.message import DecodeError
@@ -58,14 +58,8 @@ class CranedListener(Protocol):
     def end_acknowledged(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
 class _ProtocolError(Exception):
     """Craned sent what it must not."""
-
-    problem: str
-
-    def __str__(self) -> str:
-        return self.problem
 
 
 class CranedClient:

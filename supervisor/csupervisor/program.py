@@ -4,7 +4,6 @@ import errno
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -16,15 +15,12 @@ NOT_FOUND: Final = ExitStatus(code=127)
 NOT_EXECUTABLE: Final = ExitStatus(code=126)
 
 
-@dataclass(frozen=True, slots=True)
 class UnrunnableError(Exception):
     """There is nothing to start: the exit status and the words a shell has for it."""
 
-    exit: ExitStatus
-    message: str
-
-    def __str__(self) -> str:
-        return self.message
+    def __init__(self, status: ExitStatus, message: str) -> None:
+        super().__init__(message)
+        self.exit = status
 
 
 def find_program(name: str, environment: Mapping[str, str], cwd: str) -> str:

@@ -1,0 +1,35 @@
+"""A craned for supervisors to talk with, in a directory that their users may enter."""
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from cranehooks.execution.containment.cgroup2 import own_directory, remove_tree
+from tests.support.fake_craned import FakeCraned
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A directory that a step's user may enter, whose `work` it may write."""
+    directory = Path(tempfile.mkdtemp(prefix="crane-sup-"))
+    directory.chmod(0o755)
+    (directory / "state").mkdir(mode=0o755)
+    (directory / "work").mkdir()
+    (directory / "work").chmod(0o777)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+async def craned(home: Path) -> AsyncIterator[FakeCraned]:
+    instance = f"test.{home.name}"
+    async with FakeCraned(home, instance) as craned:
+        yield craned
+    own = own_directory()
+    if own is not None and (tree := own / "crane" / instance).exists():
+        # A step leaves the directory of its job to craned, and nothing else.
+        assert not list(tree.glob("*/step_*"))
+        remove_tree(tree)
