@@ -24,7 +24,7 @@ def generate() -> ModuleType:
     return module
 
 
-def test_every_point_profile_and_key_has_its_place(generate: ModuleType):
+def test_every_point_profile_and_key_has_its_place(generate: ModuleType) -> None:
     points, profiles, configuration = generate.hook_points(), generate.profiles(), generate.configuration()
     assert all(f"\n## {point.value}\n" in points for point in HookPoint)
     assert all(f"\n## {name}\n" in profiles for name in PROFILES)
@@ -35,7 +35,7 @@ def test_every_point_profile_and_key_has_its_place(generate: ModuleType):
 
 def test_check_tells_what_is_stale(
     generate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     monkeypatch.setattr(generate, "DOCS", tmp_path)
     monkeypatch.setattr(sys, "argv", ["generate.py", "--check"])
     generate.write(tmp_path)

@@ -42,11 +42,11 @@ GOLDEN: list[tuple[bytes, list[Directive]]] = [
 
 
 @pytest.mark.parametrize(("output", "directives"), GOLDEN)
-def test_parse(output: bytes, directives: list[Directive]):
+def test_parse(output: bytes, directives: list[Directive]) -> None:
     assert parse(output) == directives
 
 
-def test_the_example_of_the_guide():
+def test_the_example_of_the_guide() -> None:
     output = b"export VARIABLE_1=HelloWorld\nunset MANPATH\nprint This message has been printed with TaskProlog\n"
     environment, printed = apply({"MANPATH": "/man", "HOME": "/home/ann"}, parse(output))
     assert environment == {"VARIABLE_1": "HelloWorld", "HOME": "/home/ann"}
@@ -54,24 +54,24 @@ def test_the_example_of_the_guide():
 
 
 @pytest.mark.parametrize(("excess", "accepted"), [(0, True), (1, False)])
-def test_a_variable_that_the_kernel_would_refuse_is_ignored(excess: int, accepted: bool):
+def test_a_variable_that_the_kernel_would_refuse_is_ignored(excess: int, accepted: bool) -> None:
     value = b"x" * (MAX_VARIABLE_BYTES - len(b"A=\0") + excess)
     assert bool(parse(b"export A=" + value)) is accepted
 
 
-def test_nothing_is_protected_and_later_lines_win():
+def test_nothing_is_protected_and_later_lines_win() -> None:
     directives = parse(b"export CRANE_JOB_ID=7\nexport A=1\nunset A\nunset A\n")
     assert apply({"CRANE_JOB_ID": "1"}, directives) == ({"CRANE_JOB_ID": "7"}, b"")
 
 
-def test_apply_leaves_its_input_alone():
+def test_apply_leaves_its_input_alone() -> None:
     before = {"A": "1"}
     apply(before, [Unset("A")])
     assert before == {"A": "1"}
 
 
 @given(st.binary(max_size=2000))
-def test_any_bytes_are_accepted(output: bytes):
+def test_any_bytes_are_accepted(output: bytes) -> None:
     environment, printed = apply({}, parse(output))
     assert all(name.isidentifier() and "\0" not in value for name, value in environment.items())
     assert printed.count(b"\n") <= output.count(b"\n") + 1
@@ -82,12 +82,12 @@ NAME = st.from_regex(rb"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
 
 
 @given(NAME, LINE.map(lambda line: line.replace(b"\0", b"")))
-def test_values_arrive_verbatim(name: bytes, value: bytes):
+def test_values_arrive_verbatim(name: bytes, value: bytes) -> None:
     environment, _ = apply({}, parse(b"export " + name + b"=" + value + b"\n"))
     assert environment == {name.decode(): value.decode("utf-8", "surrogateescape")}
 
 
 @given(st.lists(LINE))
-def test_lines_are_independent(lines: list[bytes]):
+def test_lines_are_independent(lines: list[bytes]) -> None:
     together = parse(b"\n".join(lines))
     assert together == [directive for line in lines for directive in parse(line)]

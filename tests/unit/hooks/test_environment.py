@@ -86,7 +86,7 @@ NODE_VARIABLES = {
 }
 
 
-def test_cranectld_prolog():
+def test_cranectld_prolog() -> None:
     assert controller_hook_environment(HookPoint.CRANECTLD_PROLOG, JOB) == {
         **JOB_VARIABLES,
         "CRANE_JOB_COMMENT": "urgent",
@@ -94,7 +94,7 @@ def test_cranectld_prolog():
     }
 
 
-def test_epilog():
+def test_epilog() -> None:
     assert node_hook_environment(HookPoint.EPILOG, JOB, exit_status=ExitStatus(1)) == {
         **JOB_VARIABLES,
         **NODE_VARIABLES,
@@ -105,7 +105,7 @@ def test_epilog():
     }
 
 
-def test_task():
+def test_task() -> None:
     assert task_environment(JOB, STEP, TaskId(3), login={"HOME": "/other", "USER": "ann"}) == {
         **SPEC.environment,
         "USER": "ann",
@@ -121,7 +121,7 @@ def test_task():
     }
 
 
-def test_crun_epilog():
+def test_crun_epilog() -> None:
     key = StepKey(JobId(42), Attempt(2), StepId("7"))
     assert launch_hook_environment(
         HookPoint.CRUN_EPILOG, {"HOME": "/h"}, key, (CN01, CN02), step_nodes=(CN02,), ntasks=2, exit_status=ExitStatus(signal=9)
@@ -142,7 +142,7 @@ def test_crun_epilog():
 
 @pytest.mark.parametrize("point", [HookPoint.CRANECTLD_PROLOG, HookPoint.CRANECTLD_EPILOG, HookPoint.PROLOG, HookPoint.EPILOG])
 @pytest.mark.parametrize("slurm", [False, True])
-def test_nothing_of_the_user_reaches_a_hook_of_another_user(point: HookPoint, slurm: bool):
+def test_nothing_of_the_user_reaches_a_hook_of_another_user(point: HookPoint, slurm: bool) -> None:
     build = controller_hook_environment if "CRANECTLD" in point.name else node_hook_environment
     environment = build(point, JOB, slurm=slurm)
     assert not {"PATH", "HOME", "USER", "LD_PRELOAD", "BASH_ENV"} & environment.keys()
@@ -152,7 +152,7 @@ def test_nothing_of_the_user_reaches_a_hook_of_another_user(point: HookPoint, sl
     assert build(point, replace(JOB, spec=replace(SPEC, environment={})), slurm=slurm) == environment
 
 
-def test_slurm_twins():
+def test_slurm_twins() -> None:
     environment = node_hook_environment(HookPoint.EPILOG, JOB, exit_status=ExitStatus(0, 9), slurm=True)
     expected = {
         "SLURM_JOB_ID": "42",
@@ -171,7 +171,7 @@ def test_slurm_twins():
     assert expected.items() <= environment.items()
 
 
-def test_what_is_not_known_is_not_set():
+def test_what_is_not_known_is_not_set() -> None:
     bare = JobOnNode(JobId(1), Attempt(1), JobSpec(JobKind.RUN, 1, 1, "u"), (CN01,), NodeShare(CN01, 1, 1.0, 0), "")
     environment = node_hook_environment(HookPoint.EPILOG, bare)
     absent = {
@@ -186,14 +186,14 @@ def test_what_is_not_known_is_not_set():
     assert "" not in environment.values()
 
 
-def test_array_elements():
+def test_array_elements() -> None:
     job = replace(JOB, spec=replace(SPEC, array_job_id=JobId(40), array_task_id=0))
     environment = controller_hook_environment(HookPoint.CRANECTLD_PROLOG, job, slurm=True)
     names = ("CRANE_ARRAY_JOB_ID", "CRANE_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_ID")
     assert [environment[name] for name in names] == ["40", "0", "0"]
 
 
-def test_the_batch_step():
+def test_the_batch_step() -> None:
     batch = StepSpec(BATCH_STEP, (), 1, {CN02: (TaskId(0),)})
     environment = task_environment(JOB, batch, TaskId(0), slurm=True)
     assert environment["CRANE_STEP_ID"] == "batch"
@@ -201,14 +201,14 @@ def test_the_batch_step():
     assert environment["LD_PRELOAD"] == "/home/ann/evil.so"
 
 
-def test_a_step_brings_its_own_environment():
+def test_a_step_brings_its_own_environment() -> None:
     environment = task_environment(JOB, replace(STEP, environment={"A": "1"}), TaskId(2))
     assert environment["A"] == "1"
     assert "LD_PRELOAD" not in environment
     assert environment["PATH"] == TASK_PATH
 
 
-def test_variables_of_an_outer_job_do_not_leak():
+def test_variables_of_an_outer_job_do_not_leak() -> None:
     outer = {"CRANE_ARRAY_TASK_ID": "9", "CRANE_JOB_ID": "1", "SLURM_ARRAY_TASK_ID": "9", "A": "1"}
     step = replace(STEP, environment=outer)
     assert "SLURM_ARRAY_TASK_ID" not in task_environment(JOB, step, TaskId(2), slurm=True)
@@ -221,7 +221,7 @@ def test_variables_of_an_outer_job_do_not_leak():
 @pytest.mark.parametrize(
     "point", [HookPoint.TASK_PROLOG, HookPoint.STEP_TASK_PROLOG, HookPoint.STEP_TASK_EPILOG, HookPoint.TASK_EPILOG]
 )
-def test_task_hooks_see_the_task_environment(point: HookPoint):
+def test_task_hooks_see_the_task_environment(point: HookPoint) -> None:
     task = {"HOME": "/h", "A": "exported", "SLURM_JOB_ID": "42"}
     word = "prolog_task" if "PROLOG" in point.name else "epilog_task"
     assert task_hook_environment(point, task, task_pid=77) == {
@@ -238,19 +238,19 @@ TEXT = st.text(max_size=30)
 
 
 @given(TEXT, TEXT, TEXT)
-def test_words_of_users_are_one_line(name: str, comment: str, account: str):
+def test_words_of_users_are_one_line(name: str, comment: str, account: str) -> None:
     job = replace(JOB, spec=replace(SPEC, name=name, comment=comment, account=account))
     for value in node_hook_environment(HookPoint.PROLOG, job, slurm=True).values():
         assert not re.search(r"[\x00-\x1f\x7f]", value)
 
 
 @given(st.dictionaries(TEXT, TEXT))
-def test_a_task_environment_is_one_that_the_kernel_takes(environment: dict[str, str]):
+def test_a_task_environment_is_one_that_the_kernel_takes(environment: dict[str, str]) -> None:
     built = task_environment(replace(JOB, spec=replace(SPEC, environment=environment)), STEP, TaskId(2))
     assert all(name and "=" not in name and "\0" not in name and "\0" not in value for name, value in built.items())
 
 
-def test_the_table_is_consistent():
+def test_the_table_is_consistent() -> None:
     names = [name for variable in VARIABLES for name in (variable.name, *variable.twins)]
     assert len(names) == len(set(names))
     assert SCRIPT_CONTEXTS.keys() == set(HookPoint)

@@ -19,14 +19,14 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_order(profile: str):
+def test_order(profile: str) -> None:
     assert order_scripts(PROFILES[profile], [SINGLE, DIRECTORY]) == Plan(tuple(GOLDEN[profile].split()))
 
 
 @pytest.mark.parametrize(
     ("profile", "fails"), [("crane-requeue", False), ("crane-fail", False), ("slurm", True), ("sunk", False)]
 )
-def test_a_pattern_without_match(profile: str, fails: bool):
+def test_a_pattern_without_match(profile: str, fails: bool) -> None:
     plan = order_scripts(PROFILES[profile], [SINGLE, PatternMatch("/empty.d/*", ())])
     if fails:
         assert isinstance(plan, PlanFailure)
@@ -36,18 +36,18 @@ def test_a_pattern_without_match(profile: str, fails: bool):
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_no_pattern_is_no_hook(profile: str):
+def test_no_pattern_is_no_hook(profile: str) -> None:
     assert order_scripts(PROFILES[profile], []) == Plan(())
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_script_matched_twice_runs_once(profile: str):
+def test_a_script_matched_twice_runs_once(profile: str) -> None:
     plan = order_scripts(PROFILES[profile], [PatternMatch("/a/*", ("/a/1", "/a/2")), PatternMatch("/a/1", ("/a/1",))])
     assert isinstance(plan, Plan)
     assert sorted(plan.scripts) == ["/a/1", "/a/2"]
 
 
-def test_names_that_are_no_utf8_compare_by_their_bytes():
+def test_names_that_are_no_utf8_compare_by_their_bytes() -> None:
     raw = b"/d/\xff".decode("utf-8", "surrogateescape")
     assert order_scripts(PROFILES["sunk"], [PatternMatch("/d/*", (raw, "/d/é", "/d/z"))]) == Plan(("/d/z", "/d/é", raw))
 
@@ -56,7 +56,7 @@ PATHS = st.lists(st.text(min_size=1, alphabet=st.characters(blacklist_categories
 
 
 @given(st.lists(PATHS, max_size=4), st.sampled_from(sorted(PROFILES)))
-def test_every_match_is_planned_once(groups: list[tuple[str, ...]], profile: str):
+def test_every_match_is_planned_once(groups: list[tuple[str, ...]], profile: str) -> None:
     found = [PatternMatch(str(number), group) for number, group in enumerate(groups)]
     plan = order_scripts(PROFILES[profile], found)
     if isinstance(plan, PlanFailure):

@@ -84,7 +84,7 @@ CRANECTLD_PROLOG = {
 )
 def test_what_a_failing_prolog_does_to_the_job(
     point: HookPoint, table: dict[str, tuple[JobAction, ...]], drains: bool, profile: str, outcome: Outcome
-):
+) -> None:
     verdicts = (
         verdict(point, outcome, profile),
         verdict(point, outcome, profile, requeue=False),
@@ -108,7 +108,7 @@ def test_what_a_failing_prolog_does_to_the_job(
         ("crane-fail", True, FAIL),
     ],
 )
-def test_hold_on_prolog_fail(profile: str, hold: bool | None, action: JobAction):
+def test_hold_on_prolog_fail(profile: str, hold: bool | None, action: JobAction) -> None:
     assert verdict(HookPoint.PROLOG, EXIT_3, profile, hold=hold).job is action
 
 
@@ -121,7 +121,7 @@ def test_hold_on_prolog_fail(profile: str, hold: bool | None, action: JobAction)
         ("sunk", TaskAction.EXIT_AS_HOOK, StepAction.CANCEL),
     ],
 )
-def test_task_and_crun_prologs(profile: str, task: TaskAction, step: StepAction):
+def test_task_and_crun_prologs(profile: str, task: TaskAction, step: StepAction) -> None:
     assert verdict(HookPoint.TASK_PROLOG, EXIT_3, profile) == Verdict(task=task, failed=True)
     assert verdict(HookPoint.STEP_TASK_PROLOG, EXIT_3, profile) == Verdict(task=task, failed=True)
     assert verdict(HookPoint.CRUN_PROLOG, EXIT_3, profile) == Verdict(step=step, failed=True)
@@ -129,7 +129,7 @@ def test_task_and_crun_prologs(profile: str, task: TaskAction, step: StepAction)
 
 @pytest.mark.parametrize("outcome", FAILURES, ids=str)
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_failing_epilog_drains_and_leaves_the_job_alone(profile: str, outcome: Outcome):
+def test_a_failing_epilog_drains_and_leaves_the_job_alone(profile: str, outcome: Outcome) -> None:
     assert verdict(HookPoint.EPILOG, outcome, profile) == Verdict(drain=True, failed=True)
 
 
@@ -137,7 +137,7 @@ def test_a_failing_epilog_drains_and_leaves_the_job_alone(profile: str, outcome:
 @pytest.mark.parametrize(
     "point", [HookPoint.CRANECTLD_EPILOG, HookPoint.TASK_EPILOG, HookPoint.STEP_TASK_EPILOG, HookPoint.CRUN_EPILOG]
 )
-def test_other_failing_epilogs_are_logged(point: HookPoint, profile: str):
+def test_other_failing_epilogs_are_logged(point: HookPoint, profile: str) -> None:
     assert verdict(point, EXIT_3, profile).log_only
 
 
@@ -145,7 +145,7 @@ EVERYTHING = list(itertools.product(HookPoint, OutcomeKind, PROFILES, JobKind, [
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_invariants_over_everything(profile: str):
+def test_invariants_over_everything(profile: str) -> None:
     for point, kind, name, job_kind, requeue in EVERYTHING:
         if name != profile:
             continue
@@ -169,17 +169,17 @@ def test_invariants_over_everything(profile: str):
 
 
 @pytest.mark.parametrize("point", [HookPoint.TASK_PROLOG, HookPoint.STEP_TASK_PROLOG])
-def test_a_task_whose_prolog_was_stopped_does_not_start(point: HookPoint):
+def test_a_task_whose_prolog_was_stopped_does_not_start(point: HookPoint) -> None:
     assert verdict(point, Outcome(OutcomeKind.STOPPED)).task is TaskAction.CANCEL
     assert verdict(HookPoint.CRUN_PROLOG, Outcome(OutcomeKind.STOPPED)).step is StepAction.CANCEL
 
 
-def test_what_survives_kill_drains_even_after_a_task_hook():
+def test_what_survives_kill_drains_even_after_a_task_hook() -> None:
     assert verdict(HookPoint.TASK_EPILOG, Outcome(OutcomeKind.UNKILLABLE)) == Verdict(drain=True, failed=True)
     assert verdict(HookPoint.TASK_PROLOG, Outcome(OutcomeKind.UNKILLABLE)).drain
 
 
-def test_an_unknown_user_fails_the_job_and_drains_nothing():
+def test_an_unknown_user_fails_the_job_and_drains_nothing() -> None:
     unknown = Outcome(OutcomeKind.SPAWN, 0, "no user with uid 4711 on this node")
     for profile in PROFILES:
         assert verdict(HookPoint.PROLOG, unknown, profile, user_unknown=True) == Verdict(job=FAIL, failed=True)
@@ -187,7 +187,7 @@ def test_an_unknown_user_fails_the_job_and_drains_nothing():
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_an_unreachable_node_requeues_batch_jobs_unheld(profile: str):
+def test_an_unreachable_node_requeues_batch_jobs_unheld(profile: str) -> None:
     gone = Outcome(OutcomeKind.UNREACHABLE)
     assert verdict(HookPoint.PROLOG, gone, profile) == Verdict(job=REQUEUE, failed=True)
     assert verdict(HookPoint.PROLOG, gone, profile, requeue=False).job is CANCEL
@@ -204,18 +204,18 @@ def test_an_unreachable_node_requeues_batch_jobs_unheld(profile: str):
         (TaskAction.FAIL, EXIT_3, ExitStatus(1)),
     ],
 )
-def test_exit_status_of_a_task_that_never_started(action: TaskAction, outcome: Outcome, exit_status: ExitStatus):
+def test_exit_status_of_a_task_that_never_started(action: TaskAction, outcome: Outcome, exit_status: ExitStatus) -> None:
     assert task_exit(action, outcome) == exit_status
 
 
-def test_delays_double_up_to_the_cap():
+def test_delays_double_up_to_the_cap() -> None:
     policy = RequeuePolicy()
     assert [policy.delay_s(count) for count in range(1, 10)] == [5, 10, 20, 40, 80, 160, 320, 600, 600]
     assert policy.delay_s(10**6) == 600
     assert RequeuePolicy(base_s=1, cap_s=3).delay_s(3) == 3
 
 
-def test_the_sixth_requeue_is_a_hold():
+def test_the_sixth_requeue_is_a_hold() -> None:
     policy = RequeuePolicy()
     assert [policy.is_exhausted(count) for count in range(7)] == [False] * 5 + [True] * 2
     assert RequeuePolicy(max_count=0).is_exhausted(0)
@@ -259,19 +259,19 @@ def script(outcome: Outcome, output: str = "", path: str = "/etc/crane/prolog.d/
         ),
     ],
 )
-def test_drain_reason(record: HookRun, reason: str):
+def test_drain_reason(record: HookRun, reason: str) -> None:
     assert drain_reason(record) == reason
 
 
 @given(st.text(max_size=600), st.text(min_size=1, max_size=300))
-def test_a_drain_reason_is_one_short_printable_line(output: str, name: str):
+def test_a_drain_reason_is_one_short_printable_line(output: str, name: str) -> None:
     reason = drain_reason(run(script(EXIT_3, output, f"/d/{name}")))
     assert len(reason) <= DRAIN_REASON_LIMIT
     assert reason.isprintable()
     assert "(job 42, attempt 1)" in reason
 
 
-def test_decide_reads_the_settings_of_the_job():
+def test_decide_reads_the_settings_of_the_job() -> None:
     record = run(script(EXIT_3, "no GPU found"))
     hooks = HookSettings(profile="slurm")
     assert decide(record, BATCH, requeue_allowed=True, hooks=hooks) == Verdict(

@@ -47,7 +47,7 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_the_table(name: str):
+def test_the_table(name: str) -> None:
     profile = PROFILES[name]
     assert GOLDEN[name] == (
         profile.order,
@@ -59,20 +59,20 @@ def test_the_table(name: str):
     )
 
 
-def test_names():
+def test_names() -> None:
     assert list(PROFILES) == list(GOLDEN)
     assert all(profile.name == name for name, profile in PROFILES.items())
     assert profile_named(DEFAULT_PROFILE).name == "crane-requeue"
 
 
 @pytest.mark.parametrize("flag", PrologFlag)
-def test_implications_are_complete(flag: PrologFlag):
+def test_implications_are_complete(flag: PrologFlag) -> None:
     implied = with_implied(frozenset({flag}))
     assert with_implied(implied) == implied
     assert flag not in IMPLIED_FLAGS.get(flag, frozenset())
 
 
-def test_implied_flags():
+def test_implied_flags() -> None:
     assert with_implied(frozenset({R})) == {R, C, A}
     assert with_implied(frozenset({S})) == {S}
     assert with_implied(frozenset()) == frozenset()

@@ -40,7 +40,7 @@ def problems(path: Path) -> list[str]:
     return [str(problem).removeprefix(prefix) for problem in caught.value.problems]
 
 
-def test_a_minimal_file(write: Write, tmp_path: Path):
+def test_a_minimal_file(write: Write, tmp_path: Path) -> None:
     settings = load(write(MINIMAL))
     cn01, cn02 = NodeName("cn01"), NodeName("cn02")
     assert settings.cluster_name == "test"
@@ -92,7 +92,7 @@ JobLogHook:
 """
 
 
-def test_a_full_file(write: Write, tmp_path: Path):
+def test_a_full_file(write: Write, tmp_path: Path) -> None:
     settings = load(write(FULL))
     assert settings.state_dir == str(tmp_path / "state")
     assert settings.control_address == "unix:/run/crane/private/cranectld.sock"
@@ -144,7 +144,7 @@ NOT_LOOPBACK = (
 )
 
 
-def test_all_problems_at_once_with_their_places(write: Write):
+def test_all_problems_at_once_with_their_places(write: Write) -> None:
     path = write(
         """\
 ClusterName: "a b"
@@ -233,7 +233,7 @@ JobLogHook:
         (MINIMAL + "JobLifecycleHook: {PrologTimeout: '60'}\n", "4:35: PrologTimeout: expected a number, not '60'"),
     ],
 )
-def test_one_problem(write: Write, text: str, problem: str):
+def test_one_problem(write: Write, text: str, problem: str) -> None:
     (only,) = problems(write(text))
     assert only.startswith(problem)
 
@@ -264,7 +264,7 @@ def test_one_problem(write: Write, text: str, problem: str):
         ("sunk", "RunInJob,Serial", ["RunInJob and Serial exclude each other: ", "RunInJob is not implemented"]),
     ],
 )
-def test_flags_that_are_refused(write: Write, profile: str, flags: str, found: list[str]):
+def test_flags_that_are_refused(write: Write, profile: str, flags: str, found: list[str]) -> None:
     path = write(f"{MINIMAL}Profile: {profile}\nJobLifecycleHook:\n  PrologFlags: {flags}\n")
     told = problems(path)
     assert len(told) == len(found)
@@ -273,7 +273,7 @@ def test_flags_that_are_refused(write: Write, profile: str, flags: str, found: l
 
 
 @pytest.mark.parametrize("profile", ["crane-requeue", "slurm", "sunk"])
-def test_flags_that_are_taken(write: Write, profile: str):
+def test_flags_that_are_taken(write: Write, profile: str) -> None:
     settings = load(write(f"{MINIMAL}Profile: {profile}\nJobLifecycleHook: {{PrologFlags: [nohold, SERIAL]}}\n"))
     assert settings.hook_settings().flags == {"NoHold", "Alloc", "Serial"}
 
@@ -282,14 +282,14 @@ def test_flags_that_are_taken(write: Write, profile: str):
     ("profile", "hold", "slurm"),
     [("crane-requeue", False, False), ("crane-fail", False, False), ("slurm", True, True), ("sunk", True, True)],
 )
-def test_what_the_profile_decides(write: Write, profile: str, hold: bool, slurm: bool):
+def test_what_the_profile_decides(write: Write, profile: str, hold: bool, slurm: bool) -> None:
     hooks = load(write(f"{MINIMAL}Profile: {profile.upper()}\n")).hook_settings()
     assert hooks.profile == profile
     assert hooks.hold_on_prolog_fail is hold
     assert hooks.slurm_compatible_env is slurm
 
 
-def test_a_partition_marked_default(write: Write):
+def test_a_partition_marked_default(write: Write) -> None:
     settings = load(write(MINIMAL + "Partitions: [{name: p, nodes: cn01}, {name: q, nodes: cn02, default: true}]\n"))
     assert settings.default_partition == "q"
     assert [partition.is_default for partition in settings.partitions.values()] == [False, True]
@@ -297,7 +297,7 @@ def test_a_partition_marked_default(write: Write):
     assert unmarked.default_partition is None
 
 
-def test_equal_settings_have_equal_digests(write: Write):
+def test_equal_settings_have_equal_digests(write: Write) -> None:
     digest = load(write(MINIMAL)).digest
     assert load(write("# a comment\n" + MINIMAL.replace('"cn[01-02]"', "'cn[01-02]'"))).digest == digest
     assert load(write(MINIMAL + "KillGrace: 31\n")).digest != digest
@@ -305,7 +305,7 @@ def test_equal_settings_have_equal_digests(write: Write):
     assert load(write(flags % "Serial,NoHold")).digest == load(write(flags % "nohold, serial")).digest
 
 
-def test_check_scripts_looks_at_literal_paths_of_own_points(write: Write, tmp_path: Path):
+def test_check_scripts_looks_at_literal_paths_of_own_points(write: Write, tmp_path: Path) -> None:
     path = write(FULL)
     seen: list[str] = []
 
@@ -321,11 +321,11 @@ def test_check_scripts_looks_at_literal_paths_of_own_points(write: Write, tmp_pa
     assert str(problem) == f"{path}:20:20: CranectldProlog: {tmp_path}/ctld.sh is unsafe"
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path):
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     assert problems(tmp_path / "missing.yaml") == ["1:1: cannot be read: No such file or directory"]
 
 
-def test_the_schema_has_every_key():
+def test_the_schema_has_every_key() -> None:
     schema = json_schema()
     json.dumps(schema)
     assert {field.alias for field in ClusterSettings.model_fields.values()} | {"JobLogHook"} == schema["properties"].keys()
@@ -335,13 +335,13 @@ def test_the_schema_has_every_key():
     assert schema["required"] == ["ClusterName", "Nodes"]
 
 
-def test_settings_never_change(write: Write):
+def test_settings_never_change(write: Write) -> None:
     settings = load(write(MINIMAL))
     with pytest.raises(ValueError, match="frozen"):
         settings.cluster_name = "other"  # type: ignore[misc]
 
 
-def test_the_example_of_the_deployment():
+def test_the_example_of_the_deployment() -> None:
     settings = load(Path(__file__).parents[4] / "deploy/config/config.yaml")
     assert list(settings.nodes) == ["cn01", "cn02"]
     assert settings.default_partition == "cpu"

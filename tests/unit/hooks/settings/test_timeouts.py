@@ -24,7 +24,7 @@ GOLDEN = [
 
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize(("given", "crane", "slurm"), GOLDEN)
-def test_timeouts(profile: str, given: HookTimeouts, crane: tuple[float, ...], slurm: tuple[float, ...]):
+def test_timeouts(profile: str, given: HookTimeouts, crane: tuple[float, ...], slurm: tuple[float, ...]) -> None:
     resolved = timeouts_of(PROFILES[profile], given)
     expected = crane if profile.startswith("crane") else slurm
     for points, seconds in zip((BEFORE, AFTER, TASK_BEFORE, TASK_AFTER), expected, strict=True):
@@ -34,6 +34,6 @@ def test_timeouts(profile: str, given: HookTimeouts, crane: tuple[float, ...], s
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_crun_hooks_have_their_own(profile: str):
+def test_crun_hooks_have_their_own(profile: str) -> None:
     resolved = timeouts_of(PROFILES[profile], HookTimeouts(1, 2, 3, crun_prolog_s=4, crun_epilog_s=5))
     assert (resolved[HookPoint.CRUN_PROLOG], resolved[HookPoint.CRUN_EPILOG]) == (4, 5)

@@ -53,7 +53,7 @@ from cranehooks.settings.values import (
         (parse_script_limit, "AUTO", None),
     ],
 )
-def test_taken(parse: Callable[[object], object], value: object, expected: object):
+def test_taken(parse: Callable[[object], object], value: object, expected: object) -> None:
     assert parse(value) == expected
 
 
@@ -89,13 +89,13 @@ def test_taken(parse: Callable[[object], object], value: object, expected: objec
         (parse_script_limit, True),
     ],
 )
-def test_refused(parse: Callable[[object], object], value: object):
+def test_refused(parse: Callable[[object], object], value: object) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         parse(value)
 
 
 @given(st.from_regex(r"[a-z]{1,9}", fullmatch=True), st.integers(0, 65535))
-def test_split_host_port(host: str, port: int):
+def test_split_host_port(host: str, port: int) -> None:
     assert split_host_port(f"{host}:{port}") == (host, port)
 
 
@@ -109,7 +109,7 @@ ANYTHING = st.recursive(
     "parse",
     [parse_address, parse_gres, parse_listen, parse_names, parse_patterns, parse_script_limit, parse_size, parse_time_limit],
 )
-def test_parsers_fail_only_with_value_errors(parse: Callable[[object], object]):
+def test_parsers_fail_only_with_value_errors(parse: Callable[[object], object]) -> None:
     @given(ANYTHING)
     def check(value: object) -> None:
         with contextlib.suppress(ValueError):
@@ -118,6 +118,6 @@ def test_parsers_fail_only_with_value_errors(parse: Callable[[object], object]):
     check()
 
 
-def test_beside():
+def test_beside() -> None:
     assert beside("/etc/crane", "a/b.sh") == "/etc/crane/a/b.sh"
     assert beside("/etc/crane", "/abs/b.sh") == "/abs/b.sh"
