@@ -34,7 +34,7 @@ def test_one_json_object_per_event(capsys: pytest.CaptureFixture[str]) -> None:
 def test_tracebacks_are_fields(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("info")
     try:
-        {}["lost"]
+        dict[str, int]()["lost"]
     except KeyError:
         structlog.get_logger().exception("failed")
     assert "KeyError: 'lost'" in json.loads(capsys.readouterr().err)["exception"]
@@ -50,3 +50,17 @@ def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_level_that_is_none() -> None:
     with pytest.raises(CraneError, match="debug, info, warning, error"):
         logs.configure("loud")
+
+
+def test_tracebacks_for_people_show_no_values(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(token: str) -> None:
+        raise LookupError(len(token))
+
+    logs.configure("info", as_json=False)
+    try:
+        fail(str(0x5EC2E7))
+    except LookupError:
+        structlog.get_logger().exception("failed")
+    shown = capsys.readouterr().err
+    assert "LookupError: 7" in shown
+    assert "6210279" not in shown
