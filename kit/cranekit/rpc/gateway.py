@@ -184,33 +184,45 @@ class FrontConnection:
                 ErrorCode.RESOURCE_EXHAUSTED, f"call {call_id}: expected a new id and at most {MAX_CALLS} calls at once"
             )
             return await self._answer_error(call_id, error)
-        self._calls[call_id] = tasks.create_task(self._serve_call(call_id, method, body))
+        request: FrontRequest | None = None
+        if method in self._handlers:
+            # Made here: data that comes right behind the request is already the call's.
+            token = self._minter.mint(self._identity)
+            request = FrontRequest(call_id, body, self._peer, self._identity, token, self._stream)
+            self._receiver = request
+        task = tasks.create_task(self._serve_call(call_id, method, body, request))
+        self._calls[call_id] = task
+        # Not in the task itself: one that is cancelled before it began would stay.
+        task.add_done_callback(lambda _: self._forget(call_id))
         return None
 
-    async def _serve_call(self, call_id: int, method: str, body: Json) -> None:
+    async def _serve_call(self, call_id: int, method: str, body: Json, request: FrontRequest | None) -> None:
         try:
-            token = self._minter.mint(self._identity)
-            handler = self._handlers.get(method)
-            if handler is not None:
-                request = FrontRequest(call_id, body, self._peer, self._identity, token, self._stream)
-                self._receiver = request
-                await handler(request)
+            if request is not None:
+                await self._handlers[method](request)
             elif self._gateway.streams(method):
-                async for item in self._gateway.stream(method, body, token):
+                async for item in self._gateway.stream(method, body, self._minter.mint(self._identity)):
                     await self._stream.send(frames.encode_json({"id": call_id, "item": item}))
                 await self._stream.send(frames.encode_json({"id": call_id, "end": True}))
             else:
-                answer = await self._gateway.call(method, body, token)
+                answer = await self._gateway.call(method, body, self._minter.mint(self._identity))
                 await self._stream.send(frames.encode_json({"id": call_id, "ok": answer}))
         except CraneError as error:
             await self._answer_error(call_id, error)
         except ConnectionError:
             _log.debug("front.client_gone", method=method, uid=self._peer.uid)
-        except Exception:  # a boundary: one call's fault must not end the others
+        except Exception:  # noqa: BLE001 - a boundary: one call's fault must not end the others
             _log.exception("front.call_failed", method=method, uid=self._peer.uid)
             await self._answer_error(call_id, CraneError(ErrorCode.INTERNAL, "internal error: see the daemon's log"))
-        finally:
-            del self._calls[call_id]
+
+    def _forget(self, call_id: int) -> None:
+        """Data that nobody takes any more must not keep the connection from being read."""
+        del self._calls[call_id]
+        request = self._receiver
+        if request is not None and request.call_id == call_id:
+            self._receiver = None
+            while not request.data.empty():
+                request.data.get_nowait()
 
     async def _answer_error(self, call_id: int, error: CraneError) -> None:
         message = {"id": call_id, "error": {"code": error.code.name, "message": error.message, "retryable": error.retryable}}

@@ -40,9 +40,15 @@ class GrpcServer:
         registry: CollectorRegistry,
         reflected_services: Sequence[str] = (),
     ) -> None:
-        """`addresses`: `HOST:PORT` on loopback (port 0: any) or `unix:/path`. `reflected_services` turns reflection on for these."""
+        """`addresses`: `HOST:PORT` on loopback (port 0: any) or `unix:/path`. `reflected_services` turns reflection on for these.
+
+        Raises:
+            CraneError: INVALID_ARGUMENT, a program without TLS may not listen there; FAILED_PRECONDITION, a socket's directory is not ours alone.
+        """
         for address in addresses:
             check_address(address)
+            if address.startswith("unix:"):
+                _check_socket_directory(Path(address.removeprefix("unix:")).parent)
         self._addresses = addresses
         self.raw = grpc.aio.server(
             interceptors=(ServerCalls(authenticator, RpcMetrics(registry)),),
@@ -69,8 +75,6 @@ class GrpcServer:
         return bound
 
     def _bind(self, address: str) -> str:
-        if address.startswith("unix:"):
-            _check_socket_directory(Path(address.removeprefix("unix:")).parent)
         try:
             port = self.raw.add_insecure_port(address)
         except RuntimeError as error:
