@@ -127,7 +127,7 @@ class _Link:
                     self._queue.popleft()
 
 
-async def _call(stub: rpc.CranedServiceAsyncStub, command: NodeCommand) -> None:
+async def _call(stub: "rpc.CranedServiceAsyncStub", command: NodeCommand) -> None:
     match command:
         case PrepareJobCommand(job):
             await stub.PrepareJob(pb.PrepareJobRequest(job=job_on_node_to_wire(job)), timeout=CALL_DEADLINE_S)

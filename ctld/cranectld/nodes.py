@@ -87,13 +87,14 @@ class Node:
     @property
     def unavailable_because(self) -> str:
         """Why it takes no work, for a person; empty when it does."""
+        reasons = []
         if not self.up:
-            return "down"
+            reasons.append("down")
         if self.drains:
-            return f"drained: {self.drain_reason}"
+            reasons.append(f"drained: {self.drain_reason}")
         if self.owed:
-            return f"owes the Epilog of job {min(key.job_id for key in self.owed)}"
-        return ""
+            reasons.append(f"owes the Epilog of job {min(key.job_id for key in self.owed)}")
+        return ", ".join(reasons)
 
     @property
     def cpus_used(self) -> float:
