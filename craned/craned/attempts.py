@@ -41,6 +41,7 @@ from craned.attempt import (
     TerminateStep,
     advance,
 )
+from craned.crew import Crew
 from craned.ledger import Ledger
 from craned.records import AttemptSeen
 from craned.recovery import Continuation, Remembered, tombstone
@@ -139,15 +140,18 @@ class Attempts:
         ledger: Ledger,
         outbox: Outbox,
         *,
+        observe: Callable[[HookRun], None] = lambda _: None,
         capacity: int = 4096,
     ) -> None:
+        """`observe` is told of each task hook's run."""
         self._node = node
         self._ledger = ledger
         self._outbox = outbox
+        self._observe = observe
         self._capacity = capacity
         self._held: dict[AttemptKey, Held] = {}
         self._released: OrderedDict[AttemptKey, None] = OrderedDict()
-        self._group: asyncio.TaskGroup | None = None
+        self._own_crew: Crew | None = None
         self._hooks: HookPort | None = None
         self._steps: StepPort | None = None
         self._is_closing = False
@@ -166,9 +170,9 @@ class Attempts:
         """Everything durable, for the journal's rewriting."""
         return [held.seen for held in self._held.values() if held.is_durable]
 
-    def begin(self, group: asyncio.TaskGroup, hooks: HookPort, steps: StepPort) -> None:
-        """Gives the attempts their hands: from now on effects are done, as tasks of `group`."""
-        self._group, self._hooks, self._steps = group, hooks, steps
+    def begin(self, crew: Crew, hooks: HookPort, steps: StepPort) -> None:
+        """Gives the attempts their hands: from now on effects are done, as work of `crew`."""
+        self._own_crew, self._hooks, self._steps = crew, hooks, steps
 
     def restore(self, key: AttemptKey, remembered: Remembered) -> None:
         """Takes up what the journal remembers; nothing is done for it yet."""
@@ -195,7 +199,7 @@ class Attempts:
         Raises:
             QueueFullError: nothing was noted; it may be asked again later.
         """
-        await asyncio.shield(self._tasks.create_task(self._request(job, hooks, event)))
+        await self._crew.finish(self._request(job, hooks, event))
 
     async def signal(self, key: StepKey, event: SignalRequested) -> None:
         """Notes a signal or termination for a step.
@@ -207,7 +211,7 @@ class Attempts:
         held = self._held.get(key.attempt_key)
         if held is None or held.state.step(key.step_id) is None:
             raise NoSuchStepError(key)
-        await asyncio.shield(self._tasks.create_task(self._request(held.job, held.hooks, event)))
+        await self._crew.finish(self._request(held.job, held.hooks, event))
 
     async def tasks_started(self, key: StepKey) -> None:
         await self._happened_to(key.attempt_key, TasksStarted(key.step_id))
@@ -217,6 +221,8 @@ class Attempts:
         await self._happened_to(key.attempt_key, event)
 
     async def hook_ended(self, run: HookRun) -> None:
+        """A task hook's run."""
+        self._observe(run)
         await self._ledger.record_hook(run)
 
     async def close(self, grace_s: float) -> None:
@@ -229,9 +235,9 @@ class Attempts:
             log.warning("hooks_broken_off", count=self._hooks_under_way)
 
     @property
-    def _tasks(self) -> asyncio.TaskGroup:
-        assert self._group is not None, "begin() comes first"
-        return self._group
+    def _crew(self) -> Crew:
+        assert self._own_crew is not None, "begin() comes first"
+        return self._own_crew
 
     @property
     def _hook_port(self) -> HookPort:
@@ -317,7 +323,7 @@ class Attempts:
         key = held.state.key
         match effect:
             case RunProlog():
-                self._tasks.create_task(self._run_prolog(held), name=f"prolog {key}")
+                self._crew.start(self._run_prolog(held), name=f"prolog {key}")
             case StopProlog():
                 held.stop_prolog.set()
             case StartSupervisor(step):
@@ -327,9 +333,9 @@ class Attempts:
             case TerminateStep(step_id, reason):
                 self._step_port.terminate(StepKey(key.job_id, key.attempt, step_id), reason)
             case KillProcesses():
-                self._tasks.create_task(self._kill_processes(held), name=f"kill {key}")
+                self._crew.start(self._kill_processes(held), name=f"kill {key}")
             case RunEpilog():
-                self._tasks.create_task(self._run_epilog(held, effect), name=f"epilog {key}")
+                self._crew.start(self._run_epilog(held, effect), name=f"epilog {key}")
             case ReportStepEnded(step_id, tasks, reason):
                 log.info("step_ended", step=f"{key}.{step_id}", reason=reason)
                 self._step_port.ended(held.job, StepKey(key.job_id, key.attempt, step_id), tasks, reason)
@@ -375,7 +381,7 @@ class Attempts:
         while len(self._released) > RELEASED_KEPT:
             oldest, _ = self._released.popitem(last=False)
             del self._held[oldest]
-            self._tasks.create_task(self._forget(oldest))
+            self._crew.start(self._forget(oldest))
 
     async def _forget(self, key: AttemptKey) -> None:
         try:

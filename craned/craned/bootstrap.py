@@ -3,7 +3,7 @@
 import asyncio
 import os
 import pwd
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,7 +14,7 @@ from craned.steps import StepRefusedError
 from craned.supervisors import Nonces, ParentGoneError
 from cranehooks import wire
 from cranehooks.environment import task_environment
-from cranehooks.model.ids import BATCH_STEP, NodeName, StepKey
+from cranehooks.model.ids import BATCH_STEP, NodeName, StepKey, TaskId
 from cranehooks.model.job import JobOnNode, JobSpec, StepSpec
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookSettings, TimeoutScope
@@ -34,8 +34,8 @@ class NodePlace:
 
     node: NodeName
     craned_socket: Path
-    state_dir: Path
-    """For the steps' own files."""
+    steps_dir: Path
+    """For the steps' own files: users may pass through it, and run what is theirs."""
     containment: str
     cgroup_instance: str
 
@@ -53,12 +53,18 @@ class BootstrapStarter:
     """Has supervisors forked."""
 
     def __init__(
-        self, place: NodePlace, nonces: Nonces, limits: Callable[[], StepLimits], fork: Callable[[StepKey, bytes], None]
+        self, place: NodePlace, nonces: Nonces, limits: Callable[[], StepLimits], fork: Callable[[bytes], Awaitable[None]]
     ) -> None:
         self._place = place
         self._nonces = nonces
         self._limits = limits
         self._fork = fork
+        self._keys: dict[str, StepKey] = {}
+        """Of supervisors that the parent has not reported as gone."""
+
+    def gone(self, nonce: str) -> StepKey | None:
+        """Whose supervisor has ended, by its nonce."""
+        return self._keys.pop(nonce, None)
 
     async def start(self, job: JobOnNode, hooks: HookSettings, step: StepSpec) -> None:
         """Asks for a supervisor; it will dial. The name service and the scripts' directories are asked in a thread.
@@ -69,8 +75,10 @@ class BootstrapStarter:
         key = StepKey(job.job_id, job.attempt, step.step_id)
         message = await asyncio.to_thread(self._message, key, job, hooks, step)
         try:
-            self._fork(key, pb.ParentMessage(fork=pb.ForkSupervisor(bootstrap=message)).SerializeToString())
+            self._keys[message.nonce] = key
+            await self._fork(pb.ParentMessage(fork=pb.ForkSupervisor(bootstrap=message)).SerializeToString())
         except ParentGoneError as error:
+            del self._keys[message.nonce]
             raise StepRefusedError(str(error)) from error
 
     def _message(self, key: StepKey, job: JobOnNode, hooks: HookSettings, step: StepSpec) -> pb.SupervisorBootstrap:
@@ -80,7 +88,6 @@ class BootstrapStarter:
             message = f"step {key} has no task on {place.node}"
             raise StepRefusedError(message)
         login = login_of(job.spec, place.node, allow_root_jobs=limits.allow_root_jobs)
-        state_dir = place.state_dir / f"{key.job_id}.{key.attempt}.{key.step_id}"
         return pb.SupervisorBootstrap(
             job_id=key.job_id,
             attempt=key.attempt,
@@ -94,7 +101,7 @@ class BootstrapStarter:
                 pb.TaskBootstrap(
                     task_id=task_id,
                     local_id=local_id,
-                    environment=task_environment(job, step, task_id, login=login, slurm=hooks.slurm_compatible_env),
+                    environment=task_environment(job, step, TaskId(task_id), login=login, slurm=hooks.slurm_compatible_env),
                 )
                 for local_id, task_id in enumerate(task_ids)
             ],
@@ -106,7 +113,7 @@ class BootstrapStarter:
             cgroup_root=f"job_{key.job_id}/step_{key.step_id}",
             output_limit_bytes=hooks.output_limit_bytes,
             batch_script=job.spec.script if step.step_id == BATCH_STEP else "",
-            state_dir=str(state_dir),
+            state_dir=str(place.steps_dir),
             nodes=list(job.nodes),
             unkillable_after_s=UNKILLABLE_AFTER_S,
         )

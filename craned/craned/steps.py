@@ -10,6 +10,7 @@ from typing import Final, Protocol
 import structlog
 
 from craned.attempt import StepEnded, TaskEnd, never_started
+from craned.crew import Crew
 from craned.stdio import InputWindow, OutputWindow
 from craned.supervisor_client import (
     Acknowledge,
@@ -141,18 +142,18 @@ class Steps:
         self._killer = killer
         self._steps: dict[StepKey, ActiveStep] = {}
         self._ended: OrderedDict[StepKey, ActiveStep] = OrderedDict()
-        self._group: asyncio.TaskGroup | None = None
+        self._own_crew: Crew | None = None
         self._listener: StepListener | None = None
         self._news = asyncio.Event()
 
-    def begin(self, group: asyncio.TaskGroup, listener: StepListener) -> None:
-        """From now on steps run, as tasks of `group`."""
-        self._group, self._listener = group, listener
+    def begin(self, crew: Crew, listener: StepListener) -> None:
+        """From now on steps run, as work of `crew`."""
+        self._own_crew, self._listener = crew, listener
 
     @property
-    def _tasks(self) -> asyncio.TaskGroup:
-        assert self._group is not None, "begin() comes first"
-        return self._group
+    def _crew(self) -> Crew:
+        assert self._own_crew is not None, "begin() comes first"
+        return self._own_crew
 
     @property
     def _listening(self) -> StepListener:
@@ -173,13 +174,13 @@ class Steps:
     def start(self, job: JobOnNode, hooks: HookSettings, step: StepSpec) -> None:
         """Starts its supervisor; a step that cannot run here ends with the reason."""
         active = self._add(job, step)
-        self._tasks.create_task(self._launch(active, job, hooks, step), name=f"step {active.key}")
+        self._crew.start(self._launch(active, job, hooks, step), name=f"step {active.key}")
 
     def expect(self, job: JobOnNode, step: StepSpec, *, is_running: bool) -> None:
         """After a restart: its supervisor may live and dial again; if none does in time, the step ends."""
         active = self._add(job, step)
         active.is_running = is_running
-        self._tasks.create_task(self._watch(active), name=f"step {active.key}")
+        self._crew.start(self._watch(active), name=f"step {active.key}")
 
     def signal(self, key: StepKey, signal_number: int) -> None:
         if (active := self._steps.get(key)) is not None:

@@ -6,11 +6,10 @@ import hmac
 import os
 import secrets
 import socket
-import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -30,9 +29,12 @@ from craned.supervisor_client import (
 )
 from cranehooks.model.ids import StepKey
 from cranekit import frames
+from cranekit.aio_frames import FrameStream
+from cranekit.local_socket import Handler, Peer
 
 _MODULE: Final = "csupervisor"
-_READ_BYTES: Final = 1 << 16
+BACK_WITHIN_S: Final = 15.0
+
 _SECRET_FILE: Final = "supervisor.secret"  # noqa: S105 - a file's name
 _SECRET_BYTES: Final = 32
 
@@ -49,36 +51,41 @@ class SupervisorParent:
     def __init__(self) -> None:
         self._process, self._socket = self._start()
         self._writer: asyncio.StreamWriter | None = None
+        self._is_served = asyncio.Event()
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def fork(self, request: bytes) -> None:
-        """Asks for a supervisor; the answers come to `serve`'s listener.
+    async def fork(self, request: bytes) -> None:
+        """Asks for a supervisor; the answers come to `serve`'s listener. Waits while the parent is being started again.
 
         Raises:
-            ParentGoneError: it is being started again.
+            ParentGoneError: it is not back in time.
         """
-        if self._writer is None or self._writer.is_closing():
-            message = "the supervisor parent is being restarted"
-            raise ParentGoneError(message)
-        self._writer.write(frames.encode(frames.PROTOBUF, request))
+        try:
+            async with asyncio.timeout(BACK_WITHIN_S):
+                await self._is_served.wait()
+        except TimeoutError:
+            raise ParentGoneError("the supervisor parent does not start") from None
+        if self._writer is not None:
+            self._writer.write(frames.encode_raw(request))
 
-    async def serve(self, heard: Callable[[Forked | Gone], None], lost: Callable[[], None]) -> None:
-        """Listens until cancelled; a parent that dies is reaped and started anew, and `lost` is told."""
+    async def serve(self, heard: Callable[[Forked | Gone], None]) -> None:
+        """Listens until cancelled; a parent that dies is reaped and started anew."""
         while True:
             reader, self._writer = await asyncio.open_unix_connection(sock=self._socket)
+            stream = FrameStream(reader, self._writer)
+            self._is_served.set()
             try:
-                async for payload in _payloads(reader):
+                while (payload := await _payload(stream)) is not None:
                     heard(parent_message_from_bytes(payload))
             except SupervisorProtocolError:
                 log.exception("supervisor_parent_protocol_error")
                 self._process.kill()
             finally:
+                self._is_served.clear()
                 self._writer.close()
-                self._writer = None
-            lost()
             status = await asyncio.to_thread(self._process.wait)
             log.error("supervisor_parent_died", status=status)
             # vfork and exec: neither size nor threads of this process matter.
@@ -86,10 +93,8 @@ class SupervisorParent:
 
     def close(self) -> None:
         """Lets the parent go; supervisors that run live on. Blocks until it has exited."""
-        if self._writer is not None:
-            self._writer.close()
-        else:
-            self._socket.close()
+        # Its transport, if there was one, has been closed by `serve`.
+        self._socket.close()
         try:
             self._process.wait(timeout=5.0)
         except subprocess.TimeoutExpired:
@@ -138,100 +143,89 @@ class Nonces:
 class SupervisorLink:
     """The connection of one supervisor."""
 
-    def __init__(self, hello: Hello, payloads: AsyncIterator[bytes], writer: asyncio.StreamWriter) -> None:
+    def __init__(self, hello: Hello, stream: FrameStream) -> None:
         self.hello = hello
-        self._payloads = payloads
-        self._writer = writer
+        self._stream = stream
+        # What is sent is bounded by the windows and by what a controller asks of one step.
+        self._outgoing: asyncio.Queue[bytes | None] = asyncio.Queue()
 
     def send(self, message: ToSupervisor) -> None:
-        """Never waits: what is sent is bounded by the windows. On a broken connection it is lost, and the reader hears of that."""
-        if not self._writer.is_closing():
-            self._writer.write(frames.encode(frames.PROTOBUF, to_bytes(message)))
+        """Never waits. On a broken connection it is lost, and whoever reads hears of that."""
+        self._outgoing.put_nowait(frames.encode_raw(to_bytes(message)))
+
+    def close(self) -> None:
+        """Ends the connection once everything has been sent."""
+        self._outgoing.put_nowait(None)
 
     async def messages(self) -> AsyncIterator[FromSupervisor]:
-        """Until the connection ends.
+        """Until the connection ends, however it ends.
 
         Raises:
             SupervisorProtocolError: it says what it must not.
         """
-        async for payload in self._payloads:
-            yield from_bytes(payload)
+        while (message := await _receive(self._stream)) is not None:
+            yield message
 
-    def close(self) -> None:
-        self._writer.close()
+    async def send_all(self) -> None:
+        """Sends until closed, or until the connection breaks."""
+        with suppress(ConnectionError):
+            while (frame := await self._outgoing.get()) is not None:
+                await self._stream.send(frame)
+        await self._stream.close()
 
 
-@asynccontextmanager
-async def listening(path: Path, nonces: Nonces, adopt: Callable[[SupervisorLink], Awaitable[None]]) -> AsyncIterator[None]:
-    """The socket that supervisors dial, while the context is open.
+Adopt = Callable[[SupervisorLink], Awaitable[None]]
 
-    The directory is the daemon's own (0700); a connection must come from the daemon's user and know its step's nonce.
-    """
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+def supervisor_handler(nonces: Nonces, adopt: Adopt) -> Handler:
+    """Serves each connection to the supervisors' socket: it must come from the daemon's user and know its step's nonce."""
+
+    async def serve(stream: FrameStream, peer: Peer) -> None:
         try:
-            _check_peer(writer)
-            payloads = _payloads(reader)
+            _check_peer(peer)
             async with asyncio.timeout(HELLO_WITHIN_S):
-                hello = from_bytes(await anext(payloads))
-            await adopt(SupervisorLink(_checked(hello, nonces), payloads, writer))
-        except (SupervisorProtocolError, StopAsyncIteration, TimeoutError) as error:
-            log.warning("supervisor_connection_closed", reason=str(error) or type(error).__name__)
-        finally:
-            writer.close()
+                link = SupervisorLink(_checked(await _receive(stream), nonces), stream)
+        except (SupervisorProtocolError, TimeoutError) as error:
+            log.warning("supervisor_connection_closed", reason=str(error) or "it says nothing")
+            return
+        async with asyncio.TaskGroup() as group:
+            group.create_task(link.send_all())
+            try:
+                await adopt(link)
+            finally:
+                link.close()
 
-    server = await asyncio.start_unix_server(connected, sock=_bound(path))
-    try:
-        yield
-    finally:
-        server.close()
-        _unlink(path)
-
-
-def _bound(path: Path) -> socket.socket:
-    """A Unix socket in the place of one that a dead daemon left."""
-    _unlink(path)
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        bound.bind(str(path))
-        path.chmod(0o600)
-    except OSError:
-        bound.close()
-        raise
-    return bound
+    return serve
 
 
-def _unlink(path: Path) -> None:
-    path.unlink(missing_ok=True)
+def _check_peer(peer: Peer) -> None:
+    if peer.uid != os.geteuid():
+        raise SupervisorProtocolError(f"process {peer.pid} of uid {peer.uid} dialled the supervisors' socket")
 
 
-def _checked(hello: FromSupervisor, nonces: Nonces) -> Hello:
+def _checked(hello: FromSupervisor | None, nonces: Nonces) -> Hello:
     if not isinstance(hello, Hello) or not nonces.matches(hello.key, hello.nonce):
-        message = "its first message is no hello with the nonce of its step"
-        raise SupervisorProtocolError(message)
+        raise SupervisorProtocolError("its first message is no hello with the nonce of its step")
     return hello
 
 
-def _check_peer(writer: asyncio.StreamWriter) -> None:
-    connection = writer.get_extra_info("socket")
-    pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    if uid != os.geteuid():
-        message = f"process {pid} of uid {uid} dialled the supervisors' socket"
-        raise SupervisorProtocolError(message)
+async def _receive(stream: FrameStream) -> FromSupervisor | None:
+    """The next message; None when the connection has ended."""
+    payload = await _payload(stream)
+    return None if payload is None else from_bytes(payload)
 
 
-async def _payloads(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
-    """The protobuf frames of a stream, until it ends, however it ends."""
-    buffer = frames.FrameBuffer()
-    while True:
-        try:
-            data = await reader.read(_READ_BYTES)
-        except ConnectionError:
-            return
-        if not data:
-            return
-        for kind, payload in buffer.feed(data):
-            if kind != frames.PROTOBUF:
-                message = f"a frame of type {kind}, expected {frames.PROTOBUF}"
-                raise SupervisorProtocolError(message)
-            yield payload
+async def _payload(stream: FrameStream) -> bytes | None:
+    try:
+        frame = await stream.recv()
+    except ConnectionError:
+        return None
+    except frames.FrameError as error:
+        raise SupervisorProtocolError(error.message) from error
+    match frame:
+        case None:
+            return None
+        case frames.RawFrame(payload):
+            return payload
+        case _:
+            raise SupervisorProtocolError(f"a {type(frame).__name__}, expected a protobuf message")

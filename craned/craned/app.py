@@ -1,0 +1,219 @@
+"""Composition of a node daemon: makes the parts, joins them, runs them, and takes them down in order."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import structlog
+
+from crane.hooks.v1 import craned_service_pb2_grpc as rpc
+from craned.attempts import Attempts
+from craned.bootstrap import BootstrapStarter, NodePlace, StepLimits
+from craned.configuration import Configuration, own_user
+from craned.crew import Crew
+from craned.ctld_client import ControllerClient, ControllerSession, NodeCard
+from craned.ledger import Ledger
+from craned.node_hooks import NodeHooks
+from craned.places import Places, boot_id, prepare_run_dir
+from craned.processes import JobProcesses
+from craned.recovery import Memory, continuation, remember
+from craned.reports import Outbox
+from craned.service import CranedService
+from craned.service_front import FrontDesk
+from craned.service_stdio import StepStdioService
+from craned.steps import Steps
+from craned.supervisor_client import Forked, Gone
+from craned.supervisors import Nonces, SupervisorParent, supervisor_handler
+from cranehooks.execution.containment.cgroup2 import CgroupContainment, own_directory
+from cranehooks.execution.spawner_client import SpawnerClient
+from cranehooks.journal import Journal, Reading
+from cranehooks.run_metrics import HookRunMetrics
+from cranekit.daemon import Stop, announce_ready
+from cranekit.local_socket import serve_local
+from cranekit.metrics import MetricsServer, make_registry
+from cranekit.rpc.channel import open_channel
+from cranekit.rpc.credentials import Authenticator, Role, TokenMinter, daemon_metadata, read_secret
+from cranekit.rpc.server import GrpcServer
+
+STOP_GRACE_S = 2.0
+"""For calls under way when the daemon stops."""
+
+HOOKS_GRACE_S = 10.0
+"""For hooks under way when the daemon stops; what is broken off then is lost."""
+
+SERVICES = ("crane.hooks.v1.CranedService", "crane.hooks.v1.StepStdioService")
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("craned.app")
+
+
+@dataclass(frozen=True, slots=True)
+class Helpers:
+    """The small processes that were started before anything heavy was imported."""
+
+    spawner: SpawnerClient
+    parent: SupervisorParent
+    cgroup_instance: str
+
+
+async def serve(configuration: Configuration, places: Places, helpers: Helpers, stop: Stop, ready_file: Path | None) -> None:
+    """Runs the node until `stop`.
+
+    Raises:
+        CraneError: it cannot start: an address, the secret, a directory.
+    """
+    settings, node = configuration.settings, configuration.node
+    secret = read_secret(Path(settings.cluster_secret_file))
+    registry = make_registry("craned", version("crane-hooks"))
+    metrics = HookRunMetrics(registry)
+    async with AsyncExitStack() as stack:
+        journal, reading = await asyncio.to_thread(Journal.open, places.journal)
+        stack.callback(journal.close)
+        memory = _remembered(reading)
+        boot = boot_id()
+        outbox = Outbox(memory.reports, next_id=memory.next_report_id)
+        ledger = Ledger(journal, outbox, boot)
+        attempts = Attempts(node.name, ledger, outbox, observe=metrics.observe)
+        driver = "none" if helpers.spawner.ready is None else helpers.spawner.ready.driver
+        nonces = Nonces(places.state_dir)
+        starter = BootstrapStarter(
+            NodePlace(node.name, places.supervisors_socket, places.steps_dir, driver, helpers.cgroup_instance),
+            nonces,
+            lambda: StepLimits(
+                configuration.settings.kill_grace, configuration.settings.launcher_grace, configuration.settings.allow_root_jobs
+            ),
+            helpers.parent.fork,
+        )
+        steps = Steps(node.name, starter, JobProcesses(node.name, _sweeper(driver, helpers.cgroup_instance)))
+        hooks = NodeHooks(node.name, own_user(), helpers.spawner, metrics)
+        server = GrpcServer(
+            [_prepared(node.address)],
+            authenticator=Authenticator(secret, settings.cluster_name),
+            registry=registry,
+            reflected_services=SERVICES if settings.enable_reflection else (),
+        )
+        rpc.add_CranedServiceServicer_to_server(CranedService(node.name, attempts, configuration.hook_settings), server.raw)
+        rpc.add_StepStdioServiceServicer_to_server(StepStdioService(node.name, attempts, steps), server.raw)
+        metrics_address = ""
+        if node.metrics_listen is not None:
+            metrics_address = stack.enter_context(MetricsServer(registry, node.metrics_listen)).address
+
+        def parent_said(message: Forked | Gone) -> None:
+            if isinstance(message, Gone) and (key := starter.gone(message.nonce)) is not None:
+                steps.supervisor_gone(key)
+
+        async with asyncio.TaskGroup() as group:
+            crew = Crew(group)
+            attempts.begin(crew, hooks, steps)
+            steps.begin(crew, attempts)
+            crew.start(helpers.parent.serve(parent_said), name="supervisor parent")
+            crew.start(ledger.keep_small(attempts.snapshot), name="journal")
+            await _recover(attempts, ledger, memory, hooks.user, has_rebooted=memory.boot_id not in ("", boot))
+            async with serve_local(places.supervisors_socket, 0o600, supervisor_handler(nonces, steps.serve_supervisor)):
+                [address] = await server.start()
+                try:
+                    channel_metadata = daemon_metadata(secret, Role.NODE, node.name)
+                    async with open_channel(settings.control_address, metadata=channel_metadata) as channel:
+                        session = ControllerSession(
+                            ControllerClient(channel),
+                            _cards(configuration, boot, address, driver),
+                            lambda: attempts.held.values(),  # noqa: PLW0108 - the values of that moment
+                            outbox,
+                            ledger,
+                        )
+                        configuration.when_changed(session.card_changed)
+                        reporting = group.create_task(session.run(), name="controller")
+                        async with _front(configuration, secret, places.run_dir):
+                            facts = {
+                                "node": node.name,
+                                "address": address,
+                                "metrics": metrics_address,
+                                "front_socket": str(places.front_socket),
+                            }
+                            announce_ready(ready_file, facts)
+                            log.info("serving", **facts, containment=driver)
+                            await stop.wait()
+                        await attempts.close(HOOKS_GRACE_S)
+                        reporting.cancel()
+                finally:
+                    await server.stop(STOP_GRACE_S)
+            crew.dismiss()
+
+
+def _cards(configuration: Configuration, boot: str, address: str, driver: str) -> Callable[[], NodeCard]:
+    instance = secrets.token_hex(8)
+
+    def card() -> NodeCard:
+        digest = configuration.settings.digest
+        return NodeCard(configuration.node.name, instance, boot, version("crane-hooks"), address, digest, driver)
+
+    return card
+
+
+async def serve_login(configuration: Configuration, run_dir: Path, stop: Stop, ready_file: Path | None) -> None:
+    """Serves the front ends of a login host until `stop`; raises as `serve`."""
+    settings = configuration.settings
+    secret = read_secret(Path(settings.cluster_secret_file))
+    await asyncio.to_thread(prepare_run_dir, run_dir)
+    async with _front(configuration, secret, run_dir):
+        facts = {"node": "", "address": "", "metrics": "", "front_socket": str(run_dir / "front.sock")}
+        announce_ready(ready_file, facts)
+        log.info("serving", **facts)
+        await stop.wait()
+
+
+@asynccontextmanager
+async def _front(configuration: Configuration, secret: bytes, run_dir: Path) -> AsyncIterator[None]:
+    settings = configuration.settings
+    async with open_channel(settings.control_address) as channel:
+        desk = FrontDesk(
+            configuration.node_name,
+            settings.cluster_name,
+            configuration.hook_settings,
+            channel,
+            TokenMinter(secret, settings.cluster_name),
+        )
+        async with desk.serving(run_dir / "front.sock"):
+            yield
+
+
+def _remembered(reading: Reading) -> Memory:
+    """What the journal holds; what is wrong with it is told, and costs no more than it must."""
+    if reading.torn_bytes:
+        log.warning(
+            "journal_torn", bytes=reading.torn_bytes, meaning="the last write was broken off and had not been acknowledged"
+        )
+    for damage in reading.damage:
+        log.error("journal_damaged", where=str(damage), copy="journal.damaged")
+    memory = remember(reading.records)
+    for problem in memory.problems:
+        log.error("journal_inconsistent", problem=problem)
+    return memory
+
+
+async def _recover(attempts: Attempts, ledger: Ledger, memory: Memory, user: str, *, has_rebooted: bool) -> None:
+    """Takes up every attempt the journal remembers, and goes on with it."""
+    for key, remembered in memory.attempts.items():
+        attempts.restore(key, remembered)
+    await ledger.rewrite(attempts.snapshot)
+    now = time.time()
+    for key, remembered in memory.attempts.items():
+        await attempts.go_on(key, continuation(remembered.state, user, now, has_rebooted=has_rebooted))
+    if memory.attempts or memory.reports:
+        log.info("recovered", attempts=len(memory.attempts), reports=len(memory.reports), has_rebooted=has_rebooted)
+
+
+def _sweeper(driver: str, instance: str) -> CgroupContainment | None:
+    directory = own_directory()
+    return CgroupContainment(directory, instance) if driver == "cgroup2" and directory is not None else None
+
+
+def _prepared(address: str) -> str:
+    """The address, with the directory of a Unix socket made where it is missing."""
+    if address.startswith("unix:"):
+        Path(address.removeprefix("unix:")).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return address
