@@ -101,7 +101,9 @@ def _read(message: pb.SupervisorBootstrap) -> Bootstrap:
         craned_socket=message.craned_socket,
         job=wire.job_spec_from_wire(message.job),
         step=wire.step_spec_from_wire(message.step),
-        tasks=tuple(TaskStart(TaskId(task.task_id), task.local_id, {**message.environment, **task.environment}) for task in message.tasks),
+        tasks=tuple(
+            TaskStart(TaskId(task.task_id), task.local_id, {**message.environment, **task.environment}) for task in message.tasks
+        ),
         hooks={wire.hook_point_from_wire(hook.point): _read_hook(hook) for hook in message.hooks if hook.scripts},
         kill_grace_s=message.kill_grace_s,
         launcher_grace_s=message.launcher_grace_s,

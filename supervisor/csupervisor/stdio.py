@@ -166,6 +166,7 @@ class PipeOutput:
         """Give up what was not sent, and whatever may still come."""
         self._close()
         self._held.clear()
+        self._is_waiting = False
         self._send()
 
     # ---- from the pipe

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cranehooks.execution.containment.cgroup2 import own_directory, remove_tree
-from tests.support.fake_craned import FakeCraned
+from tests.support.supervisor_peer import SupervisorPeer
 
 
 @pytest.fixture
@@ -24,9 +24,9 @@ def home() -> Iterator[Path]:
 
 
 @pytest.fixture
-async def craned(home: Path) -> AsyncIterator[FakeCraned]:
+async def craned(home: Path) -> AsyncIterator[SupervisorPeer]:
     instance = f"test.{home.name}"
-    async with FakeCraned(home, instance) as craned:
+    async with SupervisorPeer(home, instance) as craned:
         yield craned
     own = own_directory()
     if own is not None and (tree := own / "crane" / instance).exists():

@@ -8,7 +8,7 @@ import pytest
 from crane.hooks.v1 import job_pb2
 from crane.hooks.v1 import supervisor_pb2 as pb
 from tests.support.eventually import eventually_async
-from tests.support.fake_craned import FakeCraned
+from tests.support.supervisor_peer import SupervisorPeer
 
 
 def exits(end: pb.SupervisorStepEnded) -> list[tuple[int, int, int]]:
@@ -16,7 +16,7 @@ def exits(end: pb.SupervisorStepEnded) -> list[tuple[int, int, int]]:
 
 
 @pytest.mark.parametrize("containment", ["auto", "none"])
-async def test_a_step_runs_as_its_user_in_its_directory(craned: FakeCraned, containment: str) -> None:
+async def test_a_step_runs_as_its_user_in_its_directory(craned: SupervisorPeer, containment: str) -> None:
     program = "id -u; pwd; umask; env | sort; echo problem >&2"
     end = await craned.run(craned.bootstrap("sh", "-c", program, containment=containment))
     assert exits(end) == [(0, 0, 0)]
@@ -31,7 +31,7 @@ async def test_a_step_runs_as_its_user_in_its_directory(craned: FakeCraned, cont
     assert not craned.said.messages[0].hello.started
 
 
-async def test_two_tasks_have_their_own_environment_and_exit(craned: FakeCraned) -> None:
+async def test_two_tasks_have_their_own_environment_and_exit(craned: SupervisorPeer) -> None:
     bootstrap = craned.bootstrap("sh", "-c", "echo $CRANE_PROCID of $COMMON; exit $CRANE_PROCID", task_ids=(3, 5))
     bootstrap.environment["COMMON"] = "all"
     for task in bootstrap.tasks:
@@ -41,12 +41,12 @@ async def test_two_tasks_have_their_own_environment_and_exit(craned: FakeCraned)
     assert (craned.said.stdout(3), craned.said.stdout(5)) == (b"3 of all\n", b"5 of all\n")
 
 
-async def test_a_task_killed_by_a_signal_says_so(craned: FakeCraned) -> None:
+async def test_a_task_killed_by_a_signal_says_so(craned: SupervisorPeer) -> None:
     end = await craned.run(craned.bootstrap("sh", "-c", "kill -SEGV $$"))
     assert exits(end) == [(0, 0, 11)]
 
 
-async def test_nothing_a_task_left_lives_on(craned: FakeCraned) -> None:
+async def test_nothing_a_task_left_lives_on(craned: SupervisorPeer) -> None:
     program = "setsid sleep 1000 & sleep 1001 & echo $$"
     end = await craned.run(craned.bootstrap("sh", "-c", program))
     assert exits(end) == [(0, 0, 0)]
@@ -73,7 +73,7 @@ def _session(pid: str) -> int | None:
         ("./lost", 127, "crane: ./lost: its interpreter does not exist\n"),
     ],
 )
-async def test_what_cannot_be_run_ends_as_in_a_shell(craned: FakeCraned, program: str, code: int, message: str) -> None:
+async def test_what_cannot_be_run_ends_as_in_a_shell(craned: SupervisorPeer, program: str, code: int, message: str) -> None:
     work = craned.home / "work"
     (work / "plain").write_text("no mode")
     for name, text in (("bare", "echo hi\n"), ("lost", "#!/no/such/shell\n")):
@@ -88,7 +88,7 @@ async def test_what_cannot_be_run_ends_as_in_a_shell(craned: FakeCraned, program
     assert not end.tasks[0].cancelled
 
 
-async def test_a_program_is_looked_up_in_the_tasks_own_path(craned: FakeCraned) -> None:
+async def test_a_program_is_looked_up_in_the_tasks_own_path(craned: SupervisorPeer) -> None:
     work = craned.home / "work"
     (work / "tool").write_text("#!/bin/sh\necho $0\n")
     (work / "tool").chmod(0o755)
@@ -98,7 +98,7 @@ async def test_a_program_is_looked_up_in_the_tasks_own_path(craned: FakeCraned) 
     assert craned.said.stdout().decode().strip() == str(work / "tool")
 
 
-async def test_a_missing_working_directory_fails_the_step_with_a_reason(craned: FakeCraned) -> None:
+async def test_a_missing_working_directory_fails_the_step_with_a_reason(craned: SupervisorPeer) -> None:
     bootstrap = craned.bootstrap("true", task_ids=(0, 1))
     bootstrap.step.cwd = str(craned.home / "gone")
     end = await craned.run(bootstrap)
@@ -108,7 +108,7 @@ async def test_a_missing_working_directory_fails_the_step_with_a_reason(craned: 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user may enter what is its own")
-async def test_a_directory_the_user_may_not_enter_is_refused(craned: FakeCraned) -> None:
+async def test_a_directory_the_user_may_not_enter_is_refused(craned: SupervisorPeer) -> None:
     (craned.home / "secret").mkdir(mode=0o700)
     bootstrap = craned.bootstrap("true")
     bootstrap.step.cwd = str(craned.home / "secret")
@@ -116,7 +116,7 @@ async def test_a_directory_the_user_may_not_enter_is_refused(craned: FakeCraned)
     assert end.reason == f"cannot enter working directory {craned.home}/secret: Permission denied"
 
 
-async def test_tasks_wait_for_their_launcher(craned: FakeCraned) -> None:
+async def test_tasks_wait_for_their_launcher(craned: SupervisorPeer) -> None:
     marker = craned.home / "work" / "ran"
     await craned.start(craned.bootstrap("touch", str(marker)), attach=False)
     craned.terminate("cancelled by its owner")
@@ -129,7 +129,7 @@ async def test_tasks_wait_for_their_launcher(craned: FakeCraned) -> None:
 # ---- batch
 
 
-def batch(craned: FakeCraned, script: str, *arguments: str) -> pb.SupervisorBootstrap:
+def batch(craned: SupervisorPeer, script: str, *arguments: str) -> pb.SupervisorBootstrap:
     bootstrap = craned.bootstrap(step_id="batch", cgroup_root="job_42/step_batch", batch_script=script)
     bootstrap.step.step_id = "batch"
     bootstrap.step.stdio = job_pb2.STDIO_MODE_FILES
@@ -139,12 +139,12 @@ def batch(craned: FakeCraned, script: str, *arguments: str) -> pb.SupervisorBoot
     return bootstrap
 
 
-async def run_unattended(craned: FakeCraned, bootstrap: pb.SupervisorBootstrap) -> pb.SupervisorStepEnded:
+async def run_unattended(craned: SupervisorPeer, bootstrap: pb.SupervisorBootstrap) -> pb.SupervisorStepEnded:
     await craned.start(bootstrap, attach=False)
     return await craned.ended()
 
 
-async def test_a_batch_script_writes_to_the_jobs_file(craned: FakeCraned) -> None:
+async def test_a_batch_script_writes_to_the_jobs_file(craned: SupervisorPeer) -> None:
     output = craned.home / "work" / "a_b-42.out"
     output.write_text("from before")
     output.chmod(0o666)
@@ -159,7 +159,7 @@ async def test_a_batch_script_writes_to_the_jobs_file(craned: FakeCraned) -> Non
     assert not craned.said.output
 
 
-async def test_errors_of_a_batch_job_may_go_to_a_file_of_their_own(craned: FakeCraned) -> None:
+async def test_errors_of_a_batch_job_may_go_to_a_file_of_their_own(craned: SupervisorPeer) -> None:
     bootstrap = batch(craned, "#!/bin/sh\necho out\necho err >&2\n")
     bootstrap.job.stdout_path = "%u.%N.%%.%4j"
     bootstrap.job.stderr_path = str(craned.home / "work" / "err")
@@ -170,14 +170,14 @@ async def test_errors_of_a_batch_job_may_go_to_a_file_of_their_own(craned: FakeC
 
 
 @pytest.mark.parametrize(("script", "code"), [("echo hi\n", 126), ("", 126), ("#!/no/such/interpreter\n", 127)])
-async def test_a_script_without_an_interpreter_fails_clearly(craned: FakeCraned, script: str, code: int) -> None:
+async def test_a_script_without_an_interpreter_fails_clearly(craned: SupervisorPeer, script: str, code: int) -> None:
     end = await run_unattended(craned, batch(craned, script))
     assert exits(end) == [(0, code, 0)]
     assert end.tasks[0].reason.startswith("train.sh: it")
     assert (craned.home / "work" / "Crane-42.out").read_text() == f"crane: {end.tasks[0].reason}\n"
 
 
-async def test_an_output_file_that_cannot_be_opened_fails_the_step(craned: FakeCraned) -> None:
+async def test_an_output_file_that_cannot_be_opened_fails_the_step(craned: SupervisorPeer) -> None:
     bootstrap = batch(craned, "#!/bin/sh\n")
     bootstrap.job.stdout_path = "no/such/directory/out"
     end = await run_unattended(craned, bootstrap)
@@ -185,7 +185,7 @@ async def test_an_output_file_that_cannot_be_opened_fails_the_step(craned: FakeC
     assert end.reason == f"cannot open output file {path}: No such file or directory"
 
 
-async def test_a_batch_step_that_is_terminated_says_so_in_its_file(craned: FakeCraned) -> None:
+async def test_a_batch_step_that_is_terminated_says_so_in_its_file(craned: SupervisorPeer) -> None:
     await craned.start(batch(craned, "#!/bin/sh\necho up\nexec sleep 1000\n"), attach=False)
     output = craned.home / "work" / "Crane-42.out"
     await eventually_async(lambda: output.exists() and output.read_text() == "up\n")

@@ -1,0 +1,157 @@
+"""TaskProlog, --task-prolog, --task-epilog and TaskEpilog around real tasks."""
+
+from pathlib import Path
+
+from crane.hooks.v1 import hook_pb2
+from tests.support.eventually import eventually_async
+from tests.support.supervisor_peer import SupervisorPeer
+
+TASK_PROLOG = hook_pb2.HOOK_POINT_TASK_PROLOG
+STEP_TASK_PROLOG = hook_pb2.HOOK_POINT_STEP_TASK_PROLOG
+STEP_TASK_EPILOG = hook_pb2.HOOK_POINT_STEP_TASK_EPILOG
+TASK_EPILOG = hook_pb2.HOOK_POINT_TASK_EPILOG
+ALL = [TASK_PROLOG, STEP_TASK_PROLOG, STEP_TASK_EPILOG, TASK_EPILOG]
+
+
+async def test_all_four_run_around_the_task_in_order(craned: SupervisorPeer) -> None:
+    journal = craned.home / "work" / "journal"
+    bootstrap = craned.bootstrap("sh", "-c", f"echo task >> {journal}; exit 7")
+    for point in ALL:
+        name = hook_pb2.HookPoint.Name(point)
+        bootstrap.hooks.append(craned.hook(point, f"echo {name} $(id -u) $(pwd) >> {journal}; echo seen by $0"))
+    end = await craned.run(bootstrap)
+    who = f"{bootstrap.job.uid} {craned.home}/work"
+    assert journal.read_text().splitlines() == [
+        f"HOOK_POINT_TASK_PROLOG {who}",
+        f"HOOK_POINT_STEP_TASK_PROLOG {who}",
+        "task",
+        f"HOOK_POINT_STEP_TASK_EPILOG {who}",
+        f"HOOK_POINT_TASK_EPILOG {who}",
+    ]
+    assert end.tasks[0].exit.code == 7
+    assert craned.said.points() == ALL
+    runs = craned.said.hook_runs()
+    assert {(run.user, run.task_id, run.node, run.step_id, run.job_id, run.attempt) for run in runs} == {
+        ("somebody", 0, "cn01", "0", 42, 1)
+    }
+    assert [run.run_id for run in runs[:2]] == ["42.1.0/task_prolog:0@cn01", "42.1.0/step_task_prolog:0@cn01"]
+    assert runs[0].scripts[0].output == f"seen by {bootstrap.hooks[0].scripts[0]}\n"
+
+
+async def test_directives_change_the_task_and_what_comes_after(craned: SupervisorPeer) -> None:
+    bootstrap = craned.bootstrap("sh", "-c", "echo task: $GREETING, $CRANE_JOB_ID, $MORE")
+    bootstrap.hooks.append(
+        craned.hook(
+            TASK_PROLOG, "echo export GREETING=hello  world\necho unset CRANE_JOB_ID\necho print from TaskProlog\necho nothing"
+        )
+    )
+    bootstrap.hooks.append(craned.hook(STEP_TASK_PROLOG, 'echo "print option sees $GREETING"; echo export MORE=yes'))
+    bootstrap.hooks.append(craned.hook(TASK_EPILOG, 'echo "epilog sees $MORE"'))
+    await craned.run(bootstrap)
+    assert craned.said.stdout().decode().splitlines() == [
+        "from TaskProlog",
+        "option sees hello world",
+        "task: hello world, , yes",
+    ]
+    assert craned.said.hook_runs()[-1].scripts[0].output == "epilog sees yes\n"
+
+
+async def test_a_changed_path_finds_the_program(craned: SupervisorPeer) -> None:
+    tool = craned.home / "work" / "tool"
+    tool.write_text("#!/bin/sh\necho found\n")
+    tool.chmod(0o755)
+    bootstrap = craned.bootstrap("tool")
+    bootstrap.hooks.append(craned.hook(TASK_PROLOG, f"echo export PATH=$PATH:{tool.parent}"))
+    await craned.run(bootstrap)
+    assert craned.said.stdout() == b"found\n"
+
+
+async def test_binary_output_of_a_task_prolog_does_no_harm(craned: SupervisorPeer) -> None:
+    bootstrap = craned.bootstrap("sh", "-c", "echo $AFTER")
+    bootstrap.hooks.append(
+        craned.hook(TASK_PROLOG, "head -c 300000 /dev/urandom; echo; printf '\\0\\377\\n'; echo export AFTER=fine")
+    )
+    end = await craned.run(bootstrap)
+    assert end.tasks[0].exit.code == 0
+    assert craned.said.stdout().endswith(b"fine\n")
+    assert craned.said.hook_runs()[0].scripts[0].output_bytes > 300000
+
+
+async def test_a_failing_task_prolog_cancels_its_task_and_pairs_with_task_epilog(craned: SupervisorPeer) -> None:
+    ran = craned.home / "work" / "ran"
+    bootstrap = craned.bootstrap("touch", str(ran))
+    for point in ALL:
+        bootstrap.hooks.append(craned.hook(point, "echo first; echo no licence left; exit 3" if point == TASK_PROLOG else "true"))
+    end = await craned.run(bootstrap)
+    assert not ran.exists()
+    reason = "TaskProlog hook_point_task_prolog.sh exit 3: no licence left"
+    task = end.tasks[0]
+    assert (task.cancelled, task.exit.code, task.reason) == (True, 3, reason)
+    assert craned.said.points() == [TASK_PROLOG, TASK_EPILOG]
+    assert craned.said.notices() == [f"task 0 cancelled: {reason}"]
+    assert "tasks_started" not in craned.said.kinds()
+
+
+async def test_a_failing_task_prolog_leaves_the_other_task_alone(craned: SupervisorPeer) -> None:
+    bootstrap = craned.bootstrap("sh", "-c", "echo ran", task_ids=(0, 1))
+    for task in bootstrap.tasks:
+        task.environment["CRANE_PROCID"] = str(task.task_id)
+    bootstrap.hooks.append(craned.hook(TASK_PROLOG, "exit $CRANE_PROCID"))
+    end = await craned.run(bootstrap)
+    assert [(task.task_id, task.cancelled) for task in end.tasks] == [(0, False), (1, True)]
+    assert (craned.said.stdout(0), craned.said.stdout(1)) == (b"ran\n", b"")
+    assert "tasks_started" in craned.said.kinds()
+
+
+async def test_a_failing_step_task_prolog_runs_both_epilogs(craned: SupervisorPeer) -> None:
+    bootstrap = craned.bootstrap("true")
+    for point in ALL:
+        bootstrap.hooks.append(craned.hook(point, "exit 1" if point == STEP_TASK_PROLOG else "true"))
+    end = await craned.run(bootstrap)
+    assert end.tasks[0].reason == "--task-prolog hook_point_step_task_prolog.sh exit 1"
+    assert craned.said.points() == ALL
+
+
+async def test_a_task_prolog_that_exceeds_its_time_cancels_the_task(craned: SupervisorPeer) -> None:
+    bootstrap = craned.bootstrap("true")
+    bootstrap.hooks.append(craned.hook(TASK_PROLOG, "sleep 1000", timeout_s=0.2))
+    end = await craned.run(bootstrap)
+    assert end.tasks[0].reason == "TaskProlog hook_point_task_prolog.sh timeout after 1 s"
+    assert end.tasks[0].cancelled
+
+
+async def test_a_failing_epilog_changes_nothing(craned: SupervisorPeer) -> None:
+    bootstrap = craned.bootstrap("true")
+    bootstrap.hooks.append(craned.hook(STEP_TASK_EPILOG, "exit 9"))
+    bootstrap.hooks.append(craned.hook(TASK_EPILOG, "true"))
+    end = await craned.run(bootstrap)
+    assert (end.tasks[0].exit.code, end.tasks[0].reason, end.reason) == (0, "", "")
+    assert [run.outcome.code for run in craned.said.hook_runs()] == [9, 0]
+
+
+async def test_a_hook_is_stopped_with_its_step_and_epilogs_still_run(craned: SupervisorPeer) -> None:
+    bootstrap = craned.bootstrap("true")
+    up = craned.home / "work" / "up"
+    bootstrap.hooks.append(craned.hook(TASK_PROLOG, f"touch {up}; sleep 1000", timeout_s=0.0))
+    bootstrap.hooks.append(craned.hook(TASK_EPILOG, "true"))
+    await craned.start(bootstrap)
+    await eventually_async(up.exists)
+    craned.terminate("cancelled by its owner")
+    end = await craned.ended()
+    assert (end.tasks[0].cancelled, end.tasks[0].exit.signal, end.tasks[0].reason) == (True, 15, "cancelled by its owner")
+    assert craned.said.points() == [TASK_PROLOG, TASK_EPILOG]
+    assert craned.said.hook_runs()[0].outcome.kind == hook_pb2.OUTCOME_KIND_STOPPED
+
+
+async def test_an_unsafe_script_is_refused(craned: SupervisorPeer) -> None:
+    bootstrap = craned.bootstrap("true")
+    hook = craned.hook(TASK_PROLOG, "true")
+    make_writable(Path(hook.scripts[0]))
+    bootstrap.hooks.append(hook)
+    end = await craned.run(bootstrap)
+    assert end.tasks[0].cancelled
+    assert "writable" in end.tasks[0].reason
+
+
+def make_writable(script: Path) -> None:
+    script.chmod(0o777)
