@@ -13,7 +13,6 @@ from pathlib import Path
 
 import structlog
 
-from crane.hooks.v1 import ctld_service_pb2_grpc as rpc
 from cranectld.bindings import Bindings
 from cranectld.configuration import Configuration
 from cranectld.controller import Controller
@@ -30,6 +29,7 @@ from cranectld.scheduling.external import ExternalPort, ExternalScheduling
 from cranectld.scheduling.fifo import FifoScheduler
 from cranectld.service.front import FrontService
 from cranectld.service.nodes import NodeService
+from cranectld.service.registration import SERVICES, add_services
 from cranectld.service.scheduler import SchedulerPortService
 from cranectld.store import Store
 from cranehooks.execution.spawner_client import SpawnerClient
@@ -45,8 +45,6 @@ _log = structlog.get_logger()
 
 STOP_GRACE_S = 2.0
 """For calls under way when the controller stops."""
-
-SERVICES = tuple(f"crane.hooks.v1.{name}" for name in ("ControllerService", "NodeReportService", "SchedulerService"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +128,10 @@ async def serve(configuration: Configuration, stop: Stop, ready_file: Path | Non
             registry=registry,
             reflected_services=SERVICES if settings.enable_reflection else (),
         )
-        rpc.add_ControllerServiceServicer_to_server(FrontService(desk), server.raw)
-        rpc.add_NodeReportServiceServicer_to_server(NodeService(sessions, store), server.raw)
         port = ExternalPort(controller, configuration.admission) if external is not None else None
-        rpc.add_SchedulerServiceServicer_to_server(SchedulerPortService(controller, port, external), server.raw)
+        add_services(
+            server.raw, FrontService(desk), NodeService(sessions, store), SchedulerPortService(controller, port, external)
+        )
 
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         running = [
