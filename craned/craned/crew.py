@@ -17,23 +17,22 @@ class Crew:
 
     def start(self, work: Coroutine[Any, Any, None], name: str | None = None) -> None:
         """Begins work that nobody waits for; after `dismiss` it is cancelled before its first step."""
-        self._begin(work, name)
+        self._keep(self._group.create_task(work, name=name))
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
         """Work that goes on when the caller is cancelled; returns what it returns, raises what it raises to the caller alone."""
-        outcome = self._begin(_settled(work), None)
-        result, error = await asyncio.shield(outcome)
+        task = self._group.create_task(_settled(work))
+        self._keep(task)
+        result, error = await asyncio.shield(task)
         if error is not None:
             raise error
         return cast("T", result)
 
-    def _begin(self, work: Coroutine[Any, Any, T], name: str | None) -> asyncio.Task[T]:
-        task = self._group.create_task(work, name=name)
+    def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         if self._is_dismissed:
             task.cancel()
-        return task
 
     def dismiss(self) -> None:
         """Cancels everything under way; the group then ends when all of it has."""
