@@ -26,7 +26,7 @@ def jobs(
     from cranecli.hookctl.ids import job_states
     from cranecli.render.documents import job_document
     from cranecli.render.records import job_record, objects
-    from cranecli.render.style import style_of
+    from cranecli.render.style import style_of, width_of
     from cranecli.render.tables import jobs_table
 
     request = {"states": job_states(state), "user": user}
@@ -36,7 +36,7 @@ def jobs(
     if output is Format.JSON:
         show_document({"jobs": [job_document(record) for record in records]})
     else:
-        show(jobs_table(records, time.time(), style_of(sys.stdout)))
+        show(jobs_table(records, time.time(), style_of(sys.stdout), width_of(sys.stdout)))
 
 
 def job(

@@ -112,7 +112,9 @@ def _show_endpoints(cluster: "LocalCluster") -> None:
         what = {CONTROLLER: "controller", LOGIN: "launch host"}.get(name, "node")
         metrics = str(daemon.ready.get("metrics") or "")
         url = metrics if not metrics or "://" in metrics else f"http://{metrics}/metrics"
-        rows.append([name, what, str(daemon.ready.get("address") or ""), url, str(daemon.log)])
+        rows.append(
+            [name, what, str(daemon.ready.get("address") or f"unix:{daemon.ready.get('front_socket')}"), url, str(daemon.log)]
+        )
     print(
         f"A cluster with {hostlist.fold(list(cluster.node_names))} runs here until it is interrupted (Ctrl-C). For another shell:\n"
     )

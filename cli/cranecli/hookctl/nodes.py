@@ -29,7 +29,7 @@ def nodes(
     from cranecli.hookctl.hostlists import checked
     from cranecli.render.documents import node_document
     from cranecli.render.records import node_record, objects
-    from cranecli.render.style import style_of
+    from cranecli.render.style import style_of, width_of
     from cranecli.render.tables import nodes_table
 
     request = {"nodes": checked(hostlist)}
@@ -39,7 +39,7 @@ def nodes(
     if output is Format.JSON:
         show_document({"nodes": [node_document(record) for record in records]})
     else:
-        show(nodes_table(records, style_of(sys.stdout)))
+        show(nodes_table(records, style_of(sys.stdout), width_of(sys.stdout)))
 
 
 def node(

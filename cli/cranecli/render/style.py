@@ -32,6 +32,14 @@ class Style:
 PLAIN = Style()
 
 
+def width_of(stream: TextIO) -> int | None:
+    """Columns of the terminal, or COLUMNS; None where lines may have any length (a pipe, a file)."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and int(columns) > 0:
+        return int(columns)
+    return os.get_terminal_size(stream.fileno()).columns or None if stream.isatty() else None
+
+
 def style_of(stream: TextIO) -> Style:
     """Colours on a terminal that has them, unless NO_COLOR (https://no-color.org) is set."""
     wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

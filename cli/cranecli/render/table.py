@@ -1,10 +1,13 @@
 """Aligned columns without lines: readable, greppable, and safe to cut."""
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cranecli.render.style import Style, Tone
 from cranecli.render.words import printable
+
+_LEAST_LAST_COLUMN = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +26,31 @@ class Column:
     right: bool = False
 
 
-def table(columns: Sequence[Column], rows: Sequence[Sequence[Cell | str]], style: Style) -> list[str]:
-    """The heading and the rows, two spaces between columns, nothing behind the last."""
+def table(columns: Sequence[Column], rows: Sequence[Sequence[Cell | str]], style: Style, width: int | None = None) -> list[str]:
+    """The heading and the rows, two spaces between columns, nothing behind the last.
+
+    Args:
+        columns: Their headings.
+        rows: As many fields each as there are columns.
+        style: How to paint.
+        width: Where a long last field goes on in the next line, below itself; None: nowhere, so that each row stays one line.
+    """
     cells = [[_cell(field) for field in row] for row in rows]
     widths = [max([len(column.heading), *(len(row[index].text) for row in cells)]) for index, column in enumerate(columns)]
     heading = [Cell(column.heading, Tone.STRONG) for column in columns]
-    return [_line(columns, row, widths, style) for row in [heading, *cells]]
+    room = None if width is None else max(width - sum(widths[:-1]) - 2 * (len(columns) - 1), _LEAST_LAST_COLUMN)
+    return [_line(columns, part, widths, style) for row in [heading, *cells] for part in _wrapped(row, room)]
+
+
+def _wrapped(row: Sequence[Cell], room: int | None) -> Iterator[Sequence[Cell]]:
+    last = row[-1]
+    if room is None or len(last.text) <= room:
+        yield row
+        return
+    first, *rest = textwrap.wrap(last.text, room, break_on_hyphens=False)
+    yield [*row[:-1], Cell(first, last.tone)]
+    for text in rest:
+        yield [*(Cell("") for _ in row[:-1]), Cell(text, last.tone)]
 
 
 def _cell(field: Cell | str) -> Cell:

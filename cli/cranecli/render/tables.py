@@ -15,7 +15,7 @@ _JOB_TONES = {
 }  # fmt: skip
 
 
-def jobs_table(jobs: Sequence[JobRecord], now: float, style: Style) -> list[str]:
+def jobs_table(jobs: Sequence[JobRecord], now: float, style: Style, width: int | None = None) -> list[str]:
     """One line per job; the last column says where it runs, or why it does not."""
     columns = [
         Column("JOB", right=True), Column("NAME"), Column("USER"), Column("PARTITION"), Column("STATE"),
@@ -28,10 +28,10 @@ def jobs_table(jobs: Sequence[JobRecord], now: float, style: Style) -> list[str]
         ]
         for job in jobs
     ]  # fmt: skip
-    return table(columns, rows, style)
+    return table(columns, rows, style, width)
 
 
-def nodes_table(nodes: Sequence[NodeRecord], style: Style) -> list[str]:
+def nodes_table(nodes: Sequence[NodeRecord], style: Style, width: int | None = None) -> list[str]:
     """One line per node, or per group of nodes that differ in nothing but their name; the last column is why it is drained."""
     columns = [
         Column("NODES"), Column("STATE"), Column("USE"), Column("CPUS", right=True), Column("MEMORY"), Column("PARTITIONS"),
@@ -49,7 +49,7 @@ def nodes_table(nodes: Sequence[NodeRecord], style: Style) -> list[str]:
         [hostlist.fold([node.name for node in group]), Cell(key[0], _node_tone(group[0])), *key[1:]]
         for key, group in groups.items()
     ]
-    return table(columns, rows, style)
+    return table(columns, rows, style, width)
 
 
 def node_reason(node: NodeRecord) -> str:

@@ -18,7 +18,6 @@ FOLD_ABOVE = 4
 DECISION_KINDS = frozenset({"drained", "requeued", "held", "cancelled", "breaker", "released", "node"})
 _SHOWN_ELSEWHERE = frozenset({"hook"})
 _TEXT_ALONE = frozenset({"state", "step", "node"})
-_LONG_REASON = 48
 _OUTPUT_LINES = 3
 _NAMES_WIDTH = 26
 _EXIT_TONES = {OutcomeKind.OK: Tone.GOOD, OutcomeKind.STOPPED: Tone.WARNING}
@@ -124,15 +123,11 @@ class _Layout:
 
 
 def _event_rows(job: JobRecord) -> Iterator[Row]:
-    reasons: list[str] = []
-    for event in sorted(job.history, key=lambda event: event.time):
-        if event.kind in _SHOWN_ELSEWHERE:
-            continue
-        text = event_text(event)
-        if len(text) > _LONG_REASON:
-            text = _told_before(text, reasons)
-        is_decision = event.kind in DECISION_KINDS
-        yield Row(event.time, event.attempt, event.node or "controller", text, is_decision=is_decision)
+    told = {printable(run.failed_script.last_line) for run in job.runs if run.failed_script} - {""}
+    for event in job.history:
+        if event.kind not in _SHOWN_ELSEWHERE:
+            text = _without_told(event_text(event), told)
+            yield Row(event.time, event.attempt, event.node or "controller", text, is_decision=event.kind in DECISION_KINDS)
 
 
 def event_text(event: HistoryRecord) -> str:
@@ -145,12 +140,10 @@ def event_text(event: HistoryRecord) -> str:
     return f"{event.kind} {text}" if text.startswith("by ") else f"{event.kind}: {text}"
 
 
-def _told_before(text: str, reasons: list[str]) -> str:
-    """The text with a long reason that stands above already cut to its head; `reasons` learns new ones."""
-    for reason in reasons:
-        if reason in text:
-            return text.replace(reason, f"{reason.partition(' (job ')[0]} …")
-    reasons.append(text.partition(": ")[2] or text)
+def _without_told(text: str, told: set[str]) -> str:
+    """The text without the last lines of output that stand above, below the runs that failed."""
+    for line in told:
+        text = text.replace(f": {line}", "")
     return text
 
 

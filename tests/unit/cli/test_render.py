@@ -192,6 +192,13 @@ def test_table_pads_by_what_is_seen() -> None:
     assert lines[1] == "\x1b[1;31mx\x1b[0m  12  -"
 
 
+def test_long_last_field_goes_on_below_itself() -> None:
+    lines = table([Column("A"), Column("REASON")], [["x", "one two three four five six seven eight nine"]], PLAIN, 35)
+    assert lines == ["A  REASON", "x  one two three four five six", "   seven eight nine"]
+    assert max(len(line) for line in lines) <= 35
+    assert len(table([Column("A"), Column("B")], [["x", "y" * 200]], PLAIN)) == 2
+
+
 if __name__ == "__main__":
     # Renews the golden files: read the difference before it is committed.
     import os

@@ -111,9 +111,10 @@ class _Narrator:
         return status == 0 and job.attempt == 2 and job.nodes == ("cn02",) and "the model is trained" in written
 
     def _log(self) -> None:
-        self._chapter("3. What the node-health Prolog wrote to its log")
+        self._chapter("3. What the node-health Prolog wrote to its log for job 2")
         for line in (self._cluster.state_dir / "prolog.log").read_text().splitlines():
-            print(f"  {line}"[:COLUMNS])
+            if " job 2 " in line:
+                print(f"  {line}"[:COLUMNS])
 
     def _nodes(self) -> None:
         self._chapter("4. The nodes: hookctl nodes")
@@ -128,11 +129,12 @@ class _Narrator:
             for line in wrapped(shown, "  $ ", "      "):
                 print(line)
         result = subprocess.run(
-            command, env=self._cluster.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            command, env={**self._cluster.env, "COLUMNS": str(COLUMNS - 2)}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True, errors="replace", timeout=120, check=False,
         )  # fmt: skip
         for line in result.stdout.splitlines():
-            print(f"  {line}")
+            for part in [f"  {line}"] if len(line) <= COLUMNS - 2 else wrapped(line, "  ", "      "):
+                print(part)
         if result.returncode != 0:
             print(f"  (exit status {result.returncode})")
         return result.returncode, result.stdout
