@@ -71,6 +71,9 @@ ENDED_JOBS_KEPT = 2_000
 """Ended jobs that stay in memory; older ones are read from the store."""
 
 
+REQUESTS_REMEMBERED = 100_000
+"""Submissions whose repeat is recognised; a client does not repeat one after so many others."""
+
 NODE_POINTS = (HookPoint.PROLOG, HookPoint.EPILOG)
 
 
@@ -198,6 +201,10 @@ class Controller:
         if request_id:
             self.requests[request_id] = ids
             self.store.put_request(request_id, ids)
+            if len(self.requests) > REQUESTS_REMEMBERED:
+                oldest = next(iter(self.requests))
+                del self.requests[oldest]
+                self.store.drop_request(oldest)
         self.wake()
         return ids
 
@@ -508,7 +515,7 @@ class Controller:
         for breaker in tripped:
             if not any(fnmatchcase(breaker.script, pattern) for pattern in patterns):
                 continue
-            reason = f"breaker: {breaker.script} drained {len(breaker.nodes)} nodes; see hookctl breaker"
+            reason = f"{machine.BREAKER_REASON} {breaker.script} drained {len(breaker.nodes)} nodes; see hookctl breaker"
             for job in pending:
                 if self.jobs[job.job_id].state is JobState.PENDING:
                     self.apply(job.job_id, HoldRequested(self.clock.now(), reason))

@@ -201,6 +201,9 @@ class Store:
     def put_request(self, request_id: str, job_ids: Sequence[int]) -> None:
         self._write("INSERT OR REPLACE INTO requests VALUES (?, ?)", request_id, _IDS.dump_json(list(job_ids)).decode())
 
+    def drop_request(self, request_id: str) -> None:
+        self._write("DELETE FROM requests WHERE request_id = ?", request_id)
+
     def put_breaker(self, breaker: Breaker) -> None:
         self._write("INSERT OR REPLACE INTO breakers VALUES (?, ?)", breaker.digest, _BREAKER.dump_json(breaker).decode())
 

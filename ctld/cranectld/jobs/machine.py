@@ -58,6 +58,9 @@ from cranehooks.profiles import JobAction
 
 Result = tuple[Job, list[Effect]]
 
+BREAKER_REASON = "breaker:"
+"""How the reason of a job begins that is held because a script's drain budget is used up; only an administrator releases it."""
+
 _FINAL_STATE = {
     EndKind.COMPLETED: JobState.COMPLETED,
     EndKind.FAILED: JobState.FAILED,
@@ -237,7 +240,7 @@ def _prolog_ended(job: Job, event: PrologEnded, requeue: RequeuePolicy) -> Resul
         return job, effects
     reason = _failure_text(run)
     if event.over_budget:
-        reason = f"breaker: {event.over_budget} has used up its drain budget; {reason}"
+        reason = f"{BREAKER_REASON} {event.over_budget} has used up its drain budget; {reason}"
     job, more = _complete(job, _ending(job, decided, reason, requeue), event.at, requeue)
     return job, effects + more
 

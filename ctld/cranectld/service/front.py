@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import grpc
-from cranekit.hostlist import expand
 
 from crane.hooks.v1 import ctld_service_pb2 as pb
 from crane.hooks.v1 import ctld_service_pb2_grpc as rpc
 from cranectld.admission import array_indexes
 from cranectld.frontdesk import FrontDesk
 from cranectld.jobs.events import CompletionRequested, HoldReleased, StepCancelRequested, StepSendRequested
+from cranectld.jobs.machine import BREAKER_REASON
 from cranectld.jobs.model import Job, JobState
 from cranectld.nodes import DrainCause, DrainOwner
 from cranectld.ports import SignalTasksCommand
@@ -26,6 +26,7 @@ from cranehooks.wire import (
     step_spec_to_wire,
 )
 from cranekit.errors import CraneError, ErrorCode
+from cranekit.hostlist import expand
 from cranekit.rpc.credentials import Identity
 
 Context = grpc.aio.ServicerContext[Any, Any]  # of any method's messages
@@ -107,8 +108,11 @@ class FrontService(rpc.ControllerServiceServicer):
         return answer
 
     async def ReleaseHold(self, request: pb.ReleaseHoldRequest, context: Context) -> pb.ReleaseHoldResponse:
-        who = self._desk.administrator(caller())
-        jobs = [await self._job(JobId(job_id)) for job_id in request.job_ids]
+        who = caller()
+        jobs = [await self._own(JobId(job_id)) for job_id in request.job_ids]
+        for job in jobs:
+            if job.reason.startswith(BREAKER_REASON):
+                self._desk.administrator(who)
         for job in jobs:
             self._controller.apply(job.job_id, HoldReleased(self._controller.clock.now(), who.user))
         await self._controller.settled()

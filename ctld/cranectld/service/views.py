@@ -1,12 +1,11 @@
 """The controller's state as protobuf messages."""
 
-from cranekit.hostlist import fold
-
 from crane.hooks.v1 import ctld_service_pb2, job_pb2, node_pb2
 from cranectld.breaker import Breaker
 from cranectld.controller import Controller
 from cranectld.history import Event
 from cranectld.jobs.events import DecisionKind
+from cranectld.jobs.machine import BREAKER_REASON
 from cranectld.jobs.model import HookProgress, Job, JobState, NodeProgress, Step, StepState
 from cranectld.nodes import DrainOwner, Node, NodeUse
 from cranehooks.wire import (
@@ -16,6 +15,7 @@ from cranehooks.wire import (
     job_spec_to_wire,
     timestamp,
 )
+from cranekit.hostlist import fold
 
 JOB_STATES = EnumCodec(JobState, job_pb2.JobState, "JOB_STATE")
 STEP_STATES = EnumCodec(StepState, job_pb2.StepState, "STEP_STATE")
@@ -142,7 +142,9 @@ def node_status(controller: Controller, node: Node, config_digest: str) -> node_
 
 
 def breaker_status(controller: Controller, breaker: Breaker) -> ctld_service_pb2.BreakerStatus:
-    held = [job.job_id for job in controller.jobs.values() if job.state is JobState.HELD and job.reason.startswith("breaker:")]
+    held = [
+        job.job_id for job in controller.jobs.values() if job.state is JobState.HELD and job.reason.startswith(BREAKER_REASON)
+    ]
     status = ctld_service_pb2.BreakerStatus(
         sha256=breaker.digest,
         script=breaker.script,

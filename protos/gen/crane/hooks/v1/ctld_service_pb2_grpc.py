@@ -177,7 +177,8 @@ class ControllerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseHold(self, request, context):
-        """*administrator*, or the owner of a job held by its own request: makes a held job Pending. FAILED_PRECONDITION when it is not held.
+        """Makes held jobs Pending. The owner may, but for a job that is held because of a tripped breaker: that needs an *administrator*.
+        FAILED_PRECONDITION when one is not held.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

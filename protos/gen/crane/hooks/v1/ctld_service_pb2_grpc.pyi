@@ -52,7 +52,9 @@ class ControllerServiceStub:
     CancelJob: _grpc.UnaryUnaryMultiCallable[_ctld_service_pb2.CancelJobRequest, _ctld_service_pb2.CancelJobResponse]
     """Cancels jobs, in whatever state. Idempotent; jobs that have ended are listed as such."""
     ReleaseHold: _grpc.UnaryUnaryMultiCallable[_ctld_service_pb2.ReleaseHoldRequest, _ctld_service_pb2.ReleaseHoldResponse]
-    """*administrator*, or the owner of a job held by its own request: makes a held job Pending. FAILED_PRECONDITION when it is not held."""
+    """Makes held jobs Pending. The owner may, but for a job that is held because of a tripped breaker: that needs an *administrator*.
+    FAILED_PRECONDITION when one is not held.
+    """
     CreateStep: _grpc.UnaryUnaryMultiCallable[_ctld_service_pb2.CreateStepRequest, _ctld_service_pb2.CreateStepResponse]
     """Creates a step in a Running job: it has an id and nodes, and nothing of it is sent. FAILED_PRECONDITION when the job is not Running.
     Idempotent by request_id.
@@ -108,7 +110,9 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     CancelJob: _aio.UnaryUnaryMultiCallable[_ctld_service_pb2.CancelJobRequest, _ctld_service_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Cancels jobs, in whatever state. Idempotent; jobs that have ended are listed as such."""
     ReleaseHold: _aio.UnaryUnaryMultiCallable[_ctld_service_pb2.ReleaseHoldRequest, _ctld_service_pb2.ReleaseHoldResponse]  # type: ignore[assignment]
-    """*administrator*, or the owner of a job held by its own request: makes a held job Pending. FAILED_PRECONDITION when it is not held."""
+    """Makes held jobs Pending. The owner may, but for a job that is held because of a tripped breaker: that needs an *administrator*.
+    FAILED_PRECONDITION when one is not held.
+    """
     CreateStep: _aio.UnaryUnaryMultiCallable[_ctld_service_pb2.CreateStepRequest, _ctld_service_pb2.CreateStepResponse]  # type: ignore[assignment]
     """Creates a step in a Running job: it has an id and nodes, and nothing of it is sent. FAILED_PRECONDITION when the job is not Running.
     Idempotent by request_id.
@@ -191,7 +195,9 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ctld_service_pb2.ReleaseHoldRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ctld_service_pb2.ReleaseHoldResponse, _abc.Awaitable[_ctld_service_pb2.ReleaseHoldResponse]]:
-        """*administrator*, or the owner of a job held by its own request: makes a held job Pending. FAILED_PRECONDITION when it is not held."""
+        """Makes held jobs Pending. The owner may, but for a job that is held because of a tripped breaker: that needs an *administrator*.
+        FAILED_PRECONDITION when one is not held.
+        """
 
     @_abc_1.abstractmethod
     def CreateStep(
