@@ -8,7 +8,7 @@ import time
 
 from cranecli import exits
 from cranecli.attention import ENDING
-from cranecli.front_client import FrontError
+from cranecli.front_client import CALL_TIMEOUT_S, FrontError
 from cranecli.job_watch import FINAL_STATES, RUNNING, ending_of, job_of
 
 TYPE_CHECKING = False
@@ -84,7 +84,7 @@ class Conversation:
         pause_s = _RETRY_FIRST_S
         while True:
             try:
-                return self._attempt(method, body, deadline)
+                return self._attempt(method, body)
             except FrontError as error:
                 if error.code != "UNAVAILABLE" or time.monotonic() + pause_s > deadline:
                     raise
@@ -141,7 +141,8 @@ class Conversation:
                 self.status.clear()
                 raise InterruptedFrontError(number)
 
-    def _attempt(self, method: str, body: Body, deadline: float) -> Body:
+    def _attempt(self, method: str, body: Body) -> Body:
+        deadline = time.monotonic() + CALL_TIMEOUT_S
         if self.client.is_broken:
             self.client.reconnect()
         stream = self.client.stream(method, body)

@@ -83,11 +83,23 @@ def task_input(text: str) -> str:
     return text
 
 
+def shell_command(text: str) -> str:
+    """Any text; it may have lines."""
+    if not text.strip():
+        raise OptionValueError("must not be empty")
+    return _encodable(text)
+
+
+def script_path(text: str) -> str:
+    """An absolute path of a program of the user's; `none` for no script. Whether it exists is for its node to say."""
+    return text if text == "none" else os.path.abspath(plain_text(text))  # noqa: PTH100 - pathlib costs too much at start
+
+
 def existing_script(text: str) -> str:
-    """An absolute path of a program of the user's; empty for `none`."""
+    """An absolute path of a program of the user's on this host; empty for `none`."""
     if text == "none":
         return ""
-    path = os.path.abspath(plain_text(text))  # noqa: PTH100 - pathlib costs as much to import as all the rest
+    path = script_path(text)
     if not os.path.exists(path):  # noqa: PTH110
         raise OptionValueError(f"{path} does not exist (`none` means no script)")
     return path

@@ -317,4 +317,8 @@ class StepSession:
         return max([self._floor, *codes])
 
     def _say(self, text: str) -> None:
+        # After what the tasks wrote before.
+        for sink in self._sinks:
+            if sink.has_waiting:
+                self._write(sink)
         self._talk.status.say(text)

@@ -1,0 +1,17 @@
+from google.protobuf.json_format import ParseDict
+
+from crane.hooks.v1 import hook_pb2
+from cranecli.launch_hooks import run_document
+from cranehooks.model.ids import Attempt, JobId, NodeName, StepId
+from cranehooks.model.outcome import Outcome, OutcomeKind
+from cranehooks.model.points import HookPoint
+from cranehooks.model.run import HookKey, HookRun, Leftover, ScriptRun
+from cranehooks.wire import hook_run_from_wire
+
+
+def test_a_record_as_json_is_the_record() -> None:
+    failed = Outcome(OutcomeKind.EXIT, 3, "no such device")
+    script = ScriptRun("/hooks/a.sh", failed, 1000.25, 1.5, "ab" * 32, "out\n", 4, (Leftover(7, "sleep 9"),))
+    key = HookKey(HookPoint.CRUN_EPILOG, JobId(1 << 40), Attempt(2), NodeName("cn01"), StepId("3"))
+    run = HookRun(key, "me", 1000.0, 2.0, failed, (script,), 0.5)
+    assert hook_run_from_wire(ParseDict(run_document(run), hook_pb2.HookRun())) == run
