@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import pwd
 import secrets
 import time
 from contextlib import AsyncExitStack
@@ -38,7 +37,7 @@ from cranehooks.model.job import ExitStatus
 from cranehooks.settings import SchedulerKind
 from cranekit.daemon import Stop, announce_ready
 from cranekit.metrics import MetricsServer, make_registry
-from cranekit.rpc.credentials import Authenticator, Role, daemon_metadata, read_secret
+from cranekit.rpc.credentials import Authenticator, Role, daemon_metadata, identity_of_peer, read_secret
 from cranekit.rpc.server import GrpcServer
 
 _log = structlog.get_logger()
@@ -68,7 +67,7 @@ async def serve(configuration: Configuration, stop: Stop, ready_file: Path | Non
     state_dir = Path(settings.state_dir)
     await asyncio.to_thread(state_dir.mkdir, mode=0o700, parents=True, exist_ok=True)
     secret = read_secret(Path(settings.cluster_secret_file))
-    user = pwd.getpwuid(os.geteuid()).pw_name
+    user = identity_of_peer(os.geteuid(), os.getegid()).user
     async with AsyncExitStack() as stack:
         root_name = f"{settings.cluster_name}.cranectld.{secrets.token_hex(4)}"
         spawner = await stack.enter_async_context(
