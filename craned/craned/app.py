@@ -11,7 +11,6 @@ from pathlib import Path
 
 import structlog
 
-from crane.hooks.v1 import craned_service_pb2_grpc as rpc
 from craned.attempts import Attempts
 from craned.bootstrap import BootstrapStarter, NodePlace, StepLimits
 from craned.configuration import Configuration, own_user
@@ -21,6 +20,7 @@ from craned.ledger import Ledger
 from craned.node_hooks import NodeHooks
 from craned.places import Places, boot_id, prepare_run_dir
 from craned.processes import JobProcesses
+from craned.records import RecordError
 from craned.recovery import Memory, continuation, remember
 from craned.reports import Outbox
 from craned.service import CranedService
@@ -31,9 +31,10 @@ from craned.supervisor_client import Forked, Gone
 from craned.supervisors import Nonces, SupervisorParent, supervisor_handler
 from cranehooks.execution.containment.cgroup2 import CgroupContainment, own_directory
 from cranehooks.execution.spawner_client import SpawnerClient
-from cranehooks.journal import Journal, Reading
+from cranehooks.journal import Journal, JournalError, Reading
 from cranehooks.run_metrics import HookRunMetrics
 from cranekit.daemon import Stop, announce_ready
+from cranekit.errors import CraneError, ErrorCode
 from cranekit.local_socket import serve_local
 from cranekit.metrics import MetricsServer, make_registry
 from cranekit.rpc.channel import open_channel
@@ -71,9 +72,8 @@ async def serve(configuration: Configuration, places: Places, helpers: Helpers, 
     registry = make_registry("craned", version("crane-hooks"))
     metrics = HookRunMetrics(registry)
     async with AsyncExitStack() as stack:
-        journal, reading = await asyncio.to_thread(Journal.open, places.journal)
+        journal, memory = await asyncio.to_thread(_open_journal, places.journal)
         stack.callback(journal.close)
-        memory = _remembered(reading)
         boot = boot_id()
         outbox = Outbox(memory.reports, next_id=memory.next_report_id)
         ledger = Ledger(journal, outbox, boot)
@@ -96,8 +96,8 @@ async def serve(configuration: Configuration, places: Places, helpers: Helpers, 
             registry=registry,
             reflected_services=SERVICES if settings.enable_reflection else (),
         )
-        rpc.add_CranedServiceServicer_to_server(CranedService(node.name, attempts, configuration.hook_settings), server.raw)
-        rpc.add_StepStdioServiceServicer_to_server(StepStdioService(node.name, attempts, steps), server.raw)
+        CranedService(node.name, attempts, configuration.hook_settings).join(server.raw)
+        StepStdioService(node.name, attempts, steps).join(server.raw)
         metrics_address = ""
         if node.metrics_listen is not None:
             metrics_address = stack.enter_context(MetricsServer(registry, node.metrics_listen)).address
@@ -179,6 +179,18 @@ async def _front(configuration: Configuration, secret: bytes, run_dir: Path) -> 
         )
         async with desk.serving(run_dir / "front.sock"):
             yield
+
+
+def _open_journal(path: Path) -> tuple[Journal, Memory]:
+    try:
+        journal, reading = Journal.open(path)
+    except JournalError as error:
+        raise CraneError(ErrorCode.FAILED_PRECONDITION, str(error)) from error
+    try:
+        return journal, _remembered(reading)
+    except RecordError as error:
+        journal.close()
+        raise CraneError(ErrorCode.FAILED_PRECONDITION, f"{path}: {error}") from error
 
 
 def _remembered(reading: Reading) -> Memory:

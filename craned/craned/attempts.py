@@ -252,12 +252,13 @@ class Attempts:
     async def _request(self, job: JobOnNode, hooks: HookSettings, event: Request) -> None:
         key = AttemptKey(job.job_id, job.attempt)
         held = self._held.get(key)
+        if isinstance(event, PrepareRequested | StepRequested) and _is_new(held, event):
+            self._check_capacity()
         if held is None:
-            if not isinstance(event, ReleaseRequested):
-                if any(other.job_id == key.job_id and other.attempt > key.attempt for other in self._held):
-                    log.info("late_request_dropped", attempt=str(key), request=type(event).__name__)
-                    return
-                self._check_capacity()
+            is_late = any(other.job_id == key.job_id and other.attempt > key.attempt for other in self._held)
+            if is_late and not isinstance(event, ReleaseRequested):
+                log.info("late_request_dropped", attempt=str(key), request=type(event).__name__)
+                return
             held = Held(job, hooks, AttemptState(key, self._node, awaits_prolog=hooks.profile in AWAITING_PROFILES))
             self._held[key] = held
         async with held.lock:
@@ -266,8 +267,6 @@ class Attempts:
                 self._ledger.repeat(key, [effect for effect in effects if isinstance(effect, ReportReleased)])
                 self._pass_on(held, effects)
                 return
-            if isinstance(event, StepRequested):
-                self._check_capacity()
             try:
                 await self._ledger.record_request(None if held.is_durable else held.seen, key, event, effects)
             except JournalWriteError as error:
@@ -399,6 +398,13 @@ class Attempts:
             self._hooks_under_way -= 1
             if not self._hooks_under_way:
                 self._no_hooks.set()
+
+
+def _is_new(held: Held | None, event: PrepareRequested | StepRequested) -> bool:
+    """Whether the request brings work, as far as can be seen before its turn."""
+    if held is None:
+        return True
+    return isinstance(event, StepRequested) and held.state.phase is Phase.HELD and not held.state.knows(event.step.step_id)
 
 
 def _level(run: HookRun) -> int:

@@ -27,6 +27,10 @@ class CranedService(pb_grpc.CranedServiceServicer):
         self._attempts = attempts
         self._hooks = hooks
 
+    def join(self, server: grpc.aio.Server) -> None:
+        """Has the server serve it."""
+        pb_grpc.add_CranedServiceServicer_to_server(self, server)
+
     async def PrepareJob(
         self, request: pb.PrepareJobRequest, context: grpc.aio.ServicerContext[pb.PrepareJobRequest, pb.PrepareJobResponse]
     ) -> pb.PrepareJobResponse:

@@ -63,6 +63,10 @@ class StepStdioService(pb_grpc.StepStdioServiceServicer):
         self._steps = steps
         self._waiting = 0
 
+    def join(self, server: grpc.aio.Server) -> None:
+        """Has the server serve it."""
+        pb_grpc.add_StepStdioServiceServicer_to_server(self, server)
+
     async def AttachStep(  # noqa: N802 - as the contract names it
         self,
         request_iterator: AsyncIterator[pb.AttachStepRequest],

@@ -40,6 +40,9 @@ DIAL_WITHIN_S: Final = 30.0
 ENDED_KEPT: Final = 512
 """Ended steps whose end a late launcher is told."""
 
+ENDED_OUTPUT_BYTES: Final = 16 << 20
+"""Of all of them together."""
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger("craned.steps")
 
 
@@ -201,8 +204,17 @@ class Steps:
         self._ended[key] = active
         if len(self._ended) > ENDED_KEPT:
             self._ended.popitem(last=False)
+        self._limit_kept_output()
         self.announce()
         active.wake_launcher()
+
+    def _limit_kept_output(self) -> None:
+        """Drops the oldest output that no launcher came for."""
+        kept_bytes = sum(each.output.kept_bytes for each in self._ended.values())
+        for each in self._ended.values():
+            if kept_bytes <= ENDED_OUTPUT_BYTES:
+                return
+            kept_bytes -= each.output.drop()
 
     def announce(self) -> None:
         """Something changed that launchers may wait for."""
@@ -225,6 +237,8 @@ class Steps:
     def detach(self, active: ActiveStep, launcher: Launcher) -> None:
         if active.launcher is launcher:
             active.launcher = None
+            if active.end is not None:
+                active.output.drop()
             active.tell(LauncherPresence(is_attached=False))
 
     @staticmethod

@@ -15,7 +15,7 @@ from cranehooks import wire
 from cranehooks.model.ids import Attempt, JobId, NodeName, StepId, TaskId
 from cranehooks.model.job import ExitStatus, JobKind, JobOnNode, JobSpec, NodeShare, StdioMode, StepSpec
 from cranekit.rpc.channel import open_channel
-from cranekit.rpc.credentials import Role, daemon_metadata
+from cranekit.rpc.credentials import Authenticator, Role, daemon_metadata
 from tests.support.eventually import eventually_async
 
 
@@ -124,6 +124,8 @@ async def fake_controller(secret: bytes, address: str) -> AsyncIterator[FakeCont
     controller = FakeController(secret, address=address)
     server = grpc.aio.server()
     ctld_service_pb2_grpc.add_NodeReportServiceServicer_to_server(controller, server)
+    front = FakeFrontService(secret, "test")  # type: ignore[abstract]  # the calls that tests make
+    ctld_service_pb2_grpc.add_ControllerServiceServicer_to_server(front, server)
     server.add_insecure_port(address)
     await server.start()
     try:
@@ -137,3 +139,24 @@ async def commands_to(secret: bytes, address: str) -> AsyncIterator[NodeCommands
     """Calls to the node that serves on `address`."""
     async with open_channel(address, metadata=daemon_metadata(secret, Role.CONTROLLER)) as channel:
         yield NodeCommands(channel)
+
+
+class FakeFrontService(ctld_service_pb2_grpc.ControllerServiceServicer):
+    """Answers a few calls of front ends with who asked."""
+
+    def __init__(self, secret: bytes, cluster: str) -> None:
+        self._authenticator = Authenticator(secret, cluster)
+
+    async def GetCluster(self, request: ctld.GetClusterRequest, context: Any) -> ctld.GetClusterResponse:  # noqa: N802
+        del request
+        identity = self._authenticator.authenticate(context.invocation_metadata())
+        return ctld.GetClusterResponse(name=f"{identity.role.value} {identity.uid}")
+
+    async def GetJob(self, request: ctld.GetJobRequest, context: Any) -> ctld.GetJobResponse:  # noqa: N802
+        await context.abort(grpc.StatusCode.NOT_FOUND, f"no job {request.job_id}")
+        raise AssertionError
+
+    async def WatchEvents(self, request: ctld.WatchEventsRequest, context: Any) -> AsyncIterator[ctld.WatchEventsResponse]:  # noqa: N802
+        del context
+        for cursor in range(request.after_cursor + 1, request.after_cursor + 4):
+            yield ctld.WatchEventsResponse(event=ctld.Event(cursor=cursor))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cranekit.rpc.credentials import create_secret, read_secret
+from tests.support.eventually import eventually_async
 from tests.support.fake_controller import FakeController, NodeCommands, commands_to, fake_controller
 from tests.support.programs import Program, running
 
@@ -77,6 +78,10 @@ class Site:
     def runs(self) -> list[str]:
         """What ran, in order."""
         return self.log.read_text().split("\n")[:-1] if self.log.exists() else []
+
+    async def ran(self, line: str) -> None:
+        """Waits until a script has noted itself."""
+        await eventually_async(lambda: line in self.runs())
 
     @asynccontextmanager
     async def daemon(self, **environment: str) -> AsyncIterator[Program]:

@@ -138,7 +138,7 @@ async def test_an_epilog_broken_off_is_lost_in_the_same_boot_and_runs_again_afte
             (site.directory / "quick").unlink(missing_ok=True)
             async with site.daemon(CRANE_BOOT_ID="one") as program:
                 await node.commands.release(own_job(job_id, NODE))
-                await eventually_async(lambda job_id=job_id: f"epilog.sh {job_id}.1" in site.runs())
+                await site.ran(f"epilog.sh {job_id}.1")
                 program.kill()
             (site.directory / "quick").touch()
             async with site.daemon(CRANE_BOOT_ID=second_boot):
@@ -185,10 +185,9 @@ async def test_with_serial_one_hook_at_a_time(site: Site) -> None:
     async with node_of(site) as node:
         for job_id in range(20, 24):
             await node.commands.prepare(own_job(job_id, NODE))
-        for job_id in range(20, 24):
-            prolog = await node.controller.expect("prolog_ended", job_id)
-            assert prolog.run.outcome.kind == hook_pb2.OUTCOME_KIND_OK, prolog
-        assert prolog.run.queue_wait.ToMilliseconds() > 0
+        prologs = [await node.controller.expect("prolog_ended", job_id) for job_id in range(20, 24)]
+        assert {prolog.run.outcome.kind for prolog in prologs} == {hook_pb2.OUTCOME_KIND_OK}
+        assert prologs[-1].run.queue_wait.ToMilliseconds() > prologs[0].run.queue_wait.ToMilliseconds()
 
 
 async def test_a_job_keeps_the_hooks_it_started_with(site: Site) -> None:
