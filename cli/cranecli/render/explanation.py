@@ -67,7 +67,8 @@ def explain_node(node: NodeRecord, failed: Sequence[HookRun], events: Sequence[E
 
 def _happened(job: JobRecord, failures: Sequence[HookRun]) -> Iterator[str]:
     if not failures:
-        ran = f" {count(len(job.runs), 'hook run')}, all ok." if job.runs else ""
+        number = sum(1 for run in job.runs if run.scripts)
+        ran = f" {count(number, 'hook run')}, all ok." if number else ""
         yield f"  No hook of it failed.{ran}"
     for run in failures:
         yield from _failure(run, with_job=False)

@@ -150,6 +150,9 @@ def _without_told(text: str, told: set[str]) -> str:
 def _hook_rows(runs: Sequence[HookRun]) -> Iterator[Row]:
     groups: dict[tuple[object, ...], list[HookRun]] = defaultdict(list)
     for run in runs:
+        if run.outcome.ok and not run.scripts:
+            # Nothing is configured for this point.
+            continue
         scripts = tuple(script.path for script in run.scripts)
         groups[run.key.attempt, run.key.point, run.key.step_id, run.outcome.ok, run.user, scripts].append(run)
     for group in groups.values():

@@ -115,6 +115,13 @@ def test_a_failing_run_is_never_folded() -> None:
     assert len([line for line in lines if line.startswith("!")]) == 6
 
 
+def test_points_without_scripts_are_not_told() -> None:
+    raw = answer("requeued_job")["job"]
+    raw["runs"] = [{**run, "scripts": []} for run in raw["runs"] if run["point"] == "HOOK_POINT_EPILOG"]
+    raw["history"] = []
+    assert timeline(records.job_record(raw), PLAIN) == []
+
+
 def test_document_is_plain_json_with_stable_words() -> None:
     document = documents.job_document(requeued_job(), complete=True)
     again = json.loads(json.dumps(document))

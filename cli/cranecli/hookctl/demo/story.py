@@ -76,7 +76,8 @@ class _Narrator:
         self._style = style
 
     def tell(self) -> int:
-        print(f"A controller and two nodes run on this machine, hooks at all ten points ({self._cluster.state_dir}/hooks).")
+        for line in wrapped(f"A controller and two nodes run on this machine, with hooks at all ten points ({self._hooks}).", ""):
+            print(line)
         healthy = self._interactive_job()
         moved = self._batch_job()
         self._log()
