@@ -70,7 +70,7 @@ class Allocation:
         # Steps bring the environment of their crun.
         submitted = talk.ask("SubmitJob", job_request("JOB_KIND_ALLOCATION", self._options, {}, "interactive"), patience_s=0)
         job_id = int(submitted["job_ids"][0])
-        facts = talk.client.answer(site) or {}
+        facts = talk.answer("LaunchHooks", site)
         watch = JobWatch(talk.client, job_id, is_bound=True)
         try:
             job = talk.await_running(watch, job_id)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cranecli.attention import Attention
-    from cranecli.front_client import Body, FrontClient
+    from cranecli.front_client import Body, FrontClient, FrontStream
     from cranecli.job_watch import JobWatch
     from cranecli.status_line import StatusLine
 
@@ -84,7 +84,9 @@ class Conversation:
         pause_s = _RETRY_FIRST_S
         while True:
             try:
-                return self._attempt(method, body)
+                if self.client.is_broken:
+                    self.client.reconnect()
+                return self.answer(method, self.client.stream(method, body))
             except FrontError as error:
                 if error.code != "UNAVAILABLE" or time.monotonic() + pause_s > deadline:
                     raise
@@ -141,11 +143,9 @@ class Conversation:
                 self.status.clear()
                 raise InterruptedFrontError(number)
 
-    def _attempt(self, method: str, body: Body) -> Body:
+    def answer(self, method: str, stream: FrontStream) -> Body:
+        """Waits for the answer to a call that has been sent; raises as `ask`."""
         deadline = time.monotonic() + CALL_TIMEOUT_S
-        if self.client.is_broken:
-            self.client.reconnect()
-        stream = self.client.stream(method, body)
         while True:
             answer = stream.take()
             if answer is not None:

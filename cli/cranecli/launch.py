@@ -13,7 +13,6 @@ from cranecli.conversation import InterruptedFrontError
 from cranecli.front_client import FrontError
 from cranecli.job_watch import JobWatch
 from cranecli.option_values import positive_number
-from cranecli.step_session import StepSession
 from cranecli.submission import environment_for, job_request, step_request
 
 TYPE_CHECKING = False
@@ -45,11 +44,12 @@ class Launch:
 
     def run(self) -> int:
         """Raises NotStartedError, FrontError and InterruptedFrontError where there is no step to give an exit code."""
-        site = self._talk.client.stream("LaunchHooks")
+        talk = self._talk
         job_id = surrounding_job()
         if job_id is not None:
-            self._site = self._talk.client.answer(site) or {}
-            watch = JobWatch(self._talk.client, job_id, is_bound=False)
+            site = talk.client.stream("LaunchHooks")
+            watch = JobWatch(talk.client, job_id, is_bound=False)
+            self._site = talk.answer("LaunchHooks", site)
             try:
                 return self._run_step(job_id, watch)
             except HookFailedError as error:
@@ -58,9 +58,14 @@ class Launch:
                 watch.close()
         name = os.path.basename(self._argv[0])  # noqa: PTH119 - pathlib costs too much at start
         # The step brings the environment.
-        submitted = self._talk.ask("SubmitJob", job_request("JOB_KIND_RUN", self._options, {}, name), patience_s=0)
-        self._site = self._talk.client.answer(site) or {}
-        return self._run_job(int(submitted["job_ids"][0]))
+        submitted = talk.client.stream("SubmitJob", job_request("JOB_KIND_RUN", self._options, {}, name))
+        site = talk.client.stream("LaunchHooks")
+        # While the controller works, so does this.
+        import cranecli.step_session  # noqa: F401 - needed when the job runs
+
+        job_ids = talk.answer("SubmitJob", submitted)["job_ids"]
+        self._site = talk.answer("LaunchHooks", site)
+        return self._run_job(int(job_ids[0]))
 
     def _run_job(self, job_id: int) -> int:
         talk = self._talk
@@ -86,6 +91,8 @@ class Launch:
         self._talk.tell("CompleteAllocation", {"job_id": str(job_id), "exit": {"code": exits.FAILED}, "cancel_reason": reason})
 
     def _run_step(self, job_id: int, watch: JobWatch, *, is_whole_job: bool = False) -> int:
+        from cranecli.step_session import StepSession
+
         talk, options = self._talk, self._options
         request = step_request(job_id, options, self._environment, self._argv)
         spec = request["spec"]

@@ -1,11 +1,12 @@
-"""Reads the values of options: from the text of a command line to numbers with units, lists and paths."""
+"""Reads the values of options: from the text of a command line to numbers with units, lists and paths.
+
+What only some options need is imported and compiled when one of them is given.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-
-from cranekit import units
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 DEFAULT_EXPORT = ("ALL",)
 _LARGEST_NUMBER = (1 << 32) - 1
 _UNLIMITED = frozenset({"unlimited", "infinite"})
-_INDEXES = re.compile(r"\d+(?:-\d+(?::[1-9]\d*)?)?(?:,\d+(?:-\d+(?::[1-9]\d*)?)?)*")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_INDEXES = r"\d+(?:-\d+(?::[1-9]\d*)?)?(?:,\d+(?:-\d+(?::[1-9]\d*)?)?)*"
+_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 
 
 class OptionValueError(ValueError):
@@ -31,6 +32,8 @@ def plain_text(text: str) -> str:
 
 
 def positive_number(text: str) -> int:
+    from cranekit import units
+
     try:
         number = units.parse_count(text)
     except units.UnitError as error:
@@ -49,6 +52,8 @@ def positive_share(text: str) -> float:
 
 def memory_bytes(text: str) -> int:
     """`4G`, `512M`; a number alone is megabytes. Powers of 1024."""
+    from cranekit import units
+
     try:
         size = units.parse_memory(text)
     except units.UnitError as error:
@@ -60,6 +65,8 @@ def memory_bytes(text: str) -> int:
 
 def time_limit_s(text: str) -> int | None:
     """`MINUTES`, `M:S`, `H:M:S`, `D-H`, `D-H:M`, `D-H:M:S`; `unlimited`: the partition's limit."""
+    from cranekit import units
+
     if text.lower() in _UNLIMITED:
         return None
     try:
@@ -72,7 +79,7 @@ def time_limit_s(text: str) -> int | None:
 
 
 def array_indexes(text: str) -> str:
-    if _INDEXES.fullmatch(text) is None:
+    if re.fullmatch(_INDEXES, text, re.ASCII) is None:
         raise OptionValueError(f"expected indexes such as 0-9:2,20, got {text!r}")
     return text
 
@@ -112,7 +119,7 @@ def export_list(text: str) -> tuple[str, ...]:
         raise OptionValueError("expected ALL, NONE, or NAME,NAME=value,…")
     for entry in entries:
         name = entry.partition("=")[0]
-        if _VARIABLE.fullmatch(name) is None:
+        if re.fullmatch(_VARIABLE, name) is None:
             raise OptionValueError(f"{name!r} is no name of an environment variable")
     if "NONE" in entries and len(entries) > 1:
         raise OptionValueError(f"NONE stands alone, got {text!r}")

@@ -4,6 +4,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -115,7 +116,7 @@ class FrontDaemon:
                 return
             connection = Connection(peer)
             self.connections.append(connection)
-            self._start(lambda connection=connection: self._serve(connection))
+            self._start(partial(self._serve, connection))
 
     def _serve(self, connection: Connection) -> None:
         decoder = frames.FrameDecoder()

@@ -29,16 +29,13 @@ def test_a_call_and_its_answer(ends: tuple[FrontClient, socket.socket]) -> None:
 
 def test_a_refusal_has_its_code(ends: tuple[FrontClient, socket.socket]) -> None:
     client, theirs = ends
-    send(
-        theirs,
-        {"id": 1, "error": {"code": "NOT_FOUND", "message": "no job 7"}},
-        {"id": 2, "error": {"code": "UNAVAILABLE", "message": "x"}},
-    )
+    send(theirs, {"id": 1, "error": {"code": "NOT_FOUND", "message": "no job 7"}})
     with pytest.raises(FrontError, match="no job 7") as refusal:
-        client.call("GetJob")
+        client.call("GetJob", timeout_s=5)
     assert (refusal.value.code, refusal.value.exit_code) == ("NOT_FOUND", 1)
-    with pytest.raises(FrontError) as unreachable:
-        client.call("GetJob")
+    send(theirs, {"id": 2, "error": {"code": "UNAVAILABLE", "message": "gone"}})
+    with pytest.raises(FrontError, match="gone") as unreachable:
+        client.call("GetJob", timeout_s=5)
     assert unreachable.value.exit_code == 3
 
 
@@ -46,7 +43,7 @@ def test_streams_and_calls_share_a_connection(ends: tuple[FrontClient, socket.so
     client, theirs = ends
     stream = client.stream("FollowJob")
     send(theirs, {"id": 1, "item": {"n": 1}}, {"id": 2, "ok": {}}, {"id": 1, "item": {"n": 2}}, {"id": 1, "end": True})
-    assert client.call("StartStep") == {}
+    assert client.call("StartStep", timeout_s=5) == {}
     assert [item["n"] for item in stream] == [1, 2]
     assert stream.is_ended
 
