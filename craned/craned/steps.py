@@ -237,7 +237,7 @@ class Steps:
     def detach(self, active: ActiveStep, launcher: Launcher) -> None:
         if active.launcher is launcher:
             active.launcher = None
-            if active.end is not None:
+            if active.end is not None and active.output.is_all_sent:
                 active.output.drop()
             active.tell(LauncherPresence(is_attached=False))
 
