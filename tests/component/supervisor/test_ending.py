@@ -115,6 +115,30 @@ async def test_the_end_is_repeated_until_it_is_acknowledged(craned: SupervisorPe
     assert craned.said.kinds().count("step_ended") == 2
 
 
+async def test_output_that_was_not_taken_is_sent_again_to_the_next_craned(craned: SupervisorPeer) -> None:
+    craned.takes_output = False
+    await craned.start(craned.bootstrap("sh", "-c", "echo up; read line; echo bye"))
+    await up(craned)
+    craned.said.output.clear()
+    await craned.hang_up()
+    craned.takes_output = True
+    await craned.listen()
+    await up(craned)
+    craned.attach()
+    craned.stdin(b"go\n")
+    await craned.ended()
+    assert craned.said.stdout() == b"up\nbye\n"
+
+
+async def test_a_launcher_that_does_not_come_back_with_its_craned_ends_the_step(craned: SupervisorPeer) -> None:
+    await craned.start(craned.bootstrap("sh", "-c", "echo up; sleep 1000", launcher_grace_s=0.3))
+    await up(craned)
+    await craned.hang_up()
+    await craned.listen()
+    end = await craned.ended()
+    assert end.reason == "launcher gone"
+
+
 async def test_supervisors_live_on_when_their_parent_ends(craned: SupervisorPeer) -> None:
     pid = await craned.start(craned.bootstrap("sh", "-c", "echo up; read line; exit 6"))
     await up(craned)
