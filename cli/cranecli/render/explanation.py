@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from cranecli.render.details import drain_author, job_title, script_text
 from cranecli.render.records import BreakerRecord, EventRecord, JobRecord, NodeRecord
 from cranecli.render.style import Style, Tone
-from cranecli.render.timeline import DECISION_KINDS, event_text, hook_name, place_of
+from cranecli.render.timeline import DECISION_KINDS, event_text, hook_name, place_of, told_lines, without_told
 from cranecli.render.words import count, duration, last_lines, local_time, printable, sentence, wrapped
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import CONTRACTS, HookPoint, Phase
@@ -32,12 +32,13 @@ def explain_job(job: JobRecord, nodes: Sequence[NodeRecord], breakers: Sequence[
         lines += wrapped(f"because: {job.reason}", "  ", "    ")
     failures = [run for run in job.runs if not run.outcome.ok and run.outcome.kind is not OutcomeKind.STOPPED]
     lines += ["", style.paint("What happened", Tone.STRONG), *_happened(job, failures)]
+    told = told_lines(job.runs)
     decided = [event for event in job.history if event.kind in DECISION_KINDS]
     if decided:
         lines += ["", style.paint("What was decided", Tone.STRONG)]
         for event in decided:
             node = f"{event.node}: " if event.node else ""
-            lines += wrapped(f"{node}{event_text(event)}", f"  {local_time(event.time)}  ")
+            lines += wrapped(f"{node}{without_told(event_text(event), told)}", f"  {local_time(event.time)}  ")
     lines += ["", style.paint("What to do now", Tone.STRONG)]
     for advice in _job_advice(job, failures, nodes, breakers):
         lines += wrapped(advice, "  - ", "    ")
@@ -54,11 +55,13 @@ def explain_node(node: NodeRecord, failed: Sequence[HookRun], events: Sequence[E
     if failed:
         lines += ["", style.paint("Hooks that failed here", Tone.STRONG)]
         lines += [line for run in failed for line in _failure(run, with_job=True)]
-    changes = [event for event in events if event.kind in {"drained", "resumed", "down", "up", "registered", "node"}]
+    causes = {cause.reason for cause in node.drains}
+    changes = [event for event in events if event.kind in {"drained", "resumed", "node"} and event.text not in causes]
     if changes:
         lines += ["", style.paint("Lately", Tone.STRONG)]
         for event in changes:
-            lines += wrapped(printable(event.text or event.kind), f"  {local_time(event.time)}  ")
+            text = event.text if event.kind == "node" else f"{event.kind}: {event.text}"
+            lines += wrapped(text, f"  {local_time(event.time)}  ")
     lines += ["", style.paint("What to do now", Tone.STRONG)]
     for advice in _node_advice(node, failed):
         lines += wrapped(advice, "  - ", "    ")
@@ -75,7 +78,8 @@ def _happened(job: JobRecord, failures: Sequence[HookRun]) -> Iterator[str]:
         yield from wrapped(_consequence(run), "    ")
     for step in job.steps:
         if step.reason:
-            yield from wrapped(f"Step {step.step_id} ended: {step.reason}.", "  ", "    ")
+            reason = without_told(printable(step.reason), told_lines(failures))
+            yield from wrapped(f"Step {step.step_id} ended: {reason}.", "  ", "    ")
 
 
 def _failure(run: HookRun, *, with_job: bool) -> Iterator[str]:

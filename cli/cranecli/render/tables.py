@@ -81,8 +81,9 @@ def breakers_table(breakers: Sequence[BreakerRecord], style: Style) -> list[str]
 
 def event_line(event: EventRecord, style: Style) -> str:
     """`2026-11-21 09:40:11  42.1  cn01  drained  prolog …`: one event, one line."""
-    job = f"{event.job_id}.{event.attempt}" if event.job_id else "-"
-    text = _run_text(event) if event.run and not event.text else printable(event.text)
+    attempt = f".{event.attempt}" if event.attempt else ""
+    job = f"{event.job_id}{attempt}" if event.job_id else "-"
+    text = _run_text(event) if event.run else printable(event.text)
     failed = event.run is not None and not event.run.outcome.ok
     tone = Tone.BAD if failed else (Tone.WARNING if event.kind in {"drained", "held", "requeued"} else Tone.PLAIN)
     kind = style.paint(event.kind, tone) + " " * (10 - len(event.kind))

@@ -1,7 +1,7 @@
 """The timeline of a job: every hook in the order it ran, and between them what was decided."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cranecli.render.records import HistoryRecord, JobRecord
@@ -123,10 +123,10 @@ class _Layout:
 
 
 def _event_rows(job: JobRecord) -> Iterator[Row]:
-    told = {printable(run.failed_script.last_line) for run in job.runs if run.failed_script} - {""}
+    told = told_lines(job.runs)
     for event in job.history:
         if event.kind not in _SHOWN_ELSEWHERE:
-            text = _without_told(event_text(event), told)
+            text = without_told(event_text(event), told)
             yield Row(event.time, event.attempt, event.node or "controller", text, is_decision=event.kind in DECISION_KINDS)
 
 
@@ -140,8 +140,13 @@ def event_text(event: HistoryRecord) -> str:
     return f"{event.kind} {text}" if text.startswith("by ") else f"{event.kind}: {text}"
 
 
-def _without_told(text: str, told: set[str]) -> str:
-    """The text without the last lines of output that stand above, below the runs that failed."""
+def told_lines(runs: Iterable[HookRun]) -> set[str]:
+    """The last lines of output of failures: reasons end with them, and they are shown with the runs."""
+    return {printable(run.failed_script.last_line) for run in runs if run.failed_script} - {""}
+
+
+def without_told(text: str, told: Iterable[str]) -> str:
+    """The text without last lines of output that are shown elsewhere on the page."""
     for line in told:
         text = text.replace(f": {line}", "")
     return text

@@ -115,6 +115,17 @@ def test_a_failing_run_is_never_folded() -> None:
     assert len([line for line in lines if line.startswith("!")]) == 6
 
 
+def test_event_of_a_run_names_script_outcome_and_last_line() -> None:
+    drained = answer("drained_node")
+    event = records.event_record(
+        {**drained["events"][0], "kind": "hook", "text": "Prolog exit 1", "run": drained["failed_runs"][0]}
+    )
+    assert tables.event_line(event, PLAIN).endswith(
+        "Prolog on cn01 50-node-health.sh exit 1, 22 ms: cn01: marker unhealthy-cn01 found, job refused"
+    )
+    assert "2.1 " in tables.event_line(event, PLAIN)
+
+
 def test_points_without_scripts_are_not_told() -> None:
     raw = answer("requeued_job")["job"]
     raw["runs"] = [{**run, "scripts": []} for run in raw["runs"] if run["point"] == "HOOK_POINT_EPILOG"]
