@@ -4,7 +4,7 @@ import asyncio
 import os
 import pwd
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -88,6 +88,12 @@ class BootstrapStarter:
             message = f"step {key} has no task on {place.node}"
             raise StepRefusedError(message)
         login = login_of(job.spec, place.node, allow_root_jobs=limits.allow_root_jobs)
+        environments = {
+            task_id: task_environment(job, step, TaskId(task_id), login=login, slurm=hooks.slurm_compatible_env)
+            for task_id in task_ids
+        }
+        # The tasks of a node differ in a few variables only: said once, the others leave room in the frame for many tasks.
+        common = dict(set.intersection(*(set(environment.items()) for environment in environments.values())))
         return pb.SupervisorBootstrap(
             job_id=key.job_id,
             attempt=key.attempt,
@@ -95,13 +101,13 @@ class BootstrapStarter:
             node=place.node,
             nonce=self._nonces.of(key),
             craned_socket=str(place.craned_socket),
-            job=wire.job_spec_to_wire(job.spec),
-            step=wire.step_spec_to_wire(step),
+            job=wire.job_spec_to_wire(replace(job.spec, environment={}, script="")),
+            step=wire.step_spec_to_wire(replace(step, environment={})),
             tasks=[
                 pb.TaskBootstrap(
                     task_id=task_id,
                     local_id=local_id,
-                    environment=task_environment(job, step, TaskId(task_id), login=login, slurm=hooks.slurm_compatible_env),
+                    environment=dict(environments[task_id].items() - common.items()),
                 )
                 for local_id, task_id in enumerate(task_ids)
             ],
@@ -116,6 +122,7 @@ class BootstrapStarter:
             state_dir=str(place.steps_dir),
             nodes=list(job.nodes),
             unkillable_after_s=UNKILLABLE_AFTER_S,
+            environment=common,
         )
 
 
