@@ -183,6 +183,9 @@ class StepSession:
         for task in event.tasks:
             task_id = int(task.get("task_id", 0))
             self._tasks[task_id] = task
+            if task_id == 0:
+                # Nobody is left to read the input.
+                self._is_eof_sent = True
             for lines, sink in zip(self._lines, self._sinks, strict=True):
                 sink.write(lines.end(task_id))
         for line in tasks_report(event.node, event.tasks):
