@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from crane.hooks.v1 import job_pb2
+from crane.hooks.v1 import hook_pb2, job_pb2
 from crane.hooks.v1 import supervisor_pb2 as pb
 from tests.support.eventually import eventually_async
 from tests.support.supervisor_peer import SupervisorPeer
@@ -194,3 +194,28 @@ async def test_a_batch_step_that_is_terminated_says_so_in_its_file(craned: Super
     assert exits(end) == [(0, 0, 15)]
     assert output.read_text() == "up\ncrane: step batch on cn01 is ended: time limit of 60 s\n"
     assert end.tasks[0].reason == end.reason == "time limit of 60 s"
+
+
+async def test_what_a_task_prolog_prints_comes_first_in_the_jobs_file(craned: SupervisorPeer) -> None:
+    bootstrap = batch(craned, "#!/bin/sh\necho from the script, $EXTRA\n")
+    bootstrap.hooks.append(craned.hook(hook_pb2.HOOK_POINT_TASK_PROLOG, "echo print from TaskProlog; echo export EXTRA=more"))
+    await run_unattended(craned, bootstrap)
+    assert (craned.home / "work" / "Crane-42.out").read_text() == "from TaskProlog\nfrom the script, more\n"
+
+
+async def test_a_batch_job_is_told_why_its_task_was_cancelled(craned: SupervisorPeer) -> None:
+    bootstrap = batch(craned, "#!/bin/sh\necho never\n")
+    bootstrap.hooks.append(craned.hook(hook_pb2.HOOK_POINT_TASK_PROLOG, "echo no disk; exit 1"))
+    end = await run_unattended(craned, bootstrap)
+    text = (craned.home / "work" / "Crane-42.out").read_text()
+    assert text == f"crane: task 0 cancelled: {end.tasks[0].reason}\n"
+    assert end.tasks[0].reason.endswith("exit 1: no disk")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+async def test_output_files_are_opened_with_the_users_rights(craned: SupervisorPeer) -> None:
+    (craned.home / "secret").mkdir(mode=0o700)
+    bootstrap = batch(craned, "#!/bin/sh\n")
+    bootstrap.job.stdout_path = str(craned.home / "secret" / "out")
+    end = await run_unattended(craned, bootstrap)
+    assert end.reason == f"cannot open output file {craned.home}/secret/out: Permission denied"
