@@ -23,6 +23,9 @@ from cranekit.rpc.interceptors import current_identity
 STEP_COMES_WITHIN_S: Final = 120.0
 """How long a launcher may be here before its step."""
 
+NOTICE_AFTER_S: Final = 0.5
+"""A launcher is told of a Prolog that takes longer than this."""
+
 HELLO_WITHIN_S: Final = 10.0
 
 MAX_WAITING: Final = 1000
@@ -99,7 +102,8 @@ class StepStdioService(pb_grpc.StepStdioServiceServicer):
             CraneError: PERMISSION_DENIED, another's step; NOT_FOUND, it does not come.
         """
         has_told = False
-        deadline = asyncio.get_running_loop().time() + STEP_COMES_WITHIN_S
+        clock = asyncio.get_running_loop().time
+        arrived = clock()
         while True:
             news = self._steps.news
             owner, is_waiting, is_over = self._look(key)
@@ -107,15 +111,18 @@ class StepStdioService(pb_grpc.StepStdioServiceServicer):
                 raise CraneError(ErrorCode.PERMISSION_DENIED, f"step {key} is another user's")
             if is_over or self._steps.find(key) is not None:
                 return
-            if is_waiting and not has_told:
+            is_slow = clock() >= arrived + NOTICE_AFTER_S
+            if is_waiting and is_slow and not has_told:
                 has_told = True
                 yield f"waiting for Prolog on {self._node}"
+            deadline = None if is_waiting and has_told else arrived + (NOTICE_AFTER_S if is_waiting else STEP_COMES_WITHIN_S)
             try:
-                async with asyncio.timeout_at(None if is_waiting else deadline):
+                async with asyncio.timeout_at(deadline):
                     await news.wait()
             except TimeoutError:
-                message = f"step {key} did not come to {self._node} within {STEP_COMES_WITHIN_S:g} s"
-                raise CraneError(ErrorCode.NOT_FOUND, message) from None
+                if not is_waiting:
+                    message = f"step {key} did not come to {self._node} within {STEP_COMES_WITHIN_S:g} s"
+                    raise CraneError(ErrorCode.NOT_FOUND, message) from None
 
     def _look(self, key: StepKey) -> tuple[int | None, bool, bool]:
         """Whose step it is (None: not known here), whether it waits for the Prolog, whether it has ended."""

@@ -1,0 +1,162 @@
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from craned.node_hooks import NodeHooks, planned, timeout_scope
+from cranehooks.execution.spawner_client import QueueFullError
+from cranehooks.model.ids import JobId, RunId
+from cranehooks.model.job import ExitStatus
+from cranehooks.model.outcome import OK, Outcome, OutcomeKind
+from cranehooks.model.points import HookPoint
+from cranehooks.model.run import HookRun, HookSettings, RunSpec, TimeoutScope
+from cranehooks.plan import Plan, PlanFailure
+from tests.support.eventually import eventually_async
+from tests.unit.craned.test_attempt import NODE
+from tests.unit.craned.test_recovery import JOB
+
+
+@dataclass
+class FakeSpawner:
+    """Runs end when they are stopped or let go."""
+
+    specs: list[RunSpec] = field(default_factory=list)
+    may_end: asyncio.Event = field(default_factory=asyncio.Event)
+    stopped: set[RunId] = field(default_factory=set)
+    is_full: bool = False
+
+    async def run(self, spec: RunSpec) -> HookRun:
+        if self.is_full:
+            raise QueueFullError("4096 wait")
+        self.specs.append(spec)
+        await self.may_end.wait()
+        outcome = Outcome(OutcomeKind.STOPPED) if spec.key.run_id in self.stopped else OK
+        return HookRun(spec.key, "", 1.0, 1.0, outcome)
+
+    def stop(self, run_id: RunId) -> bool:
+        self.stopped.add(run_id)
+        self.may_end.set()
+        return True
+
+
+@dataclass
+class FakeObserver:
+    seen: list[str] = field(default_factory=list)
+
+    def started(self, point: HookPoint) -> None:
+        self.seen.append(f"started {point.value}")
+
+    def ended(self, run: HookRun) -> None:
+        self.seen.append(f"ended {run.outcome}")
+
+
+@dataclass
+class Rig:
+    spawner: FakeSpawner = field(default_factory=FakeSpawner)
+    observer: FakeObserver = field(default_factory=FakeObserver)
+    intents: int = 0
+
+    def __post_init__(self) -> None:
+        self.hooks = NodeHooks(NODE, "root", self.spawner, self.observer)
+
+    async def started(self) -> None:
+        self.intents += 1
+
+    async def prolog(self, settings: HookSettings, stop: asyncio.Event | None = None, job_id: int = 1) -> HookRun:
+        job = replace(JOB, job_id=JobId(job_id))
+        return await self.hooks.run_prolog(job, settings, started=self.started, stop=stop or asyncio.Event())
+
+    async def epilog(self, settings: HookSettings, unkillable: tuple[str, ...] = ()) -> HookRun | None:
+        return await self.hooks.run_epilog(JOB, settings, ExitStatus(3), unkillable, started=self.started)
+
+
+def settings_of(tmp_path: Path, *, profile: str = "crane-requeue", flags: tuple[str, ...] = (), **points: str) -> HookSettings:
+    patterns: Mapping[HookPoint, tuple[str, ...]] = {HookPoint[name.upper()]: (pattern,) for name, pattern in points.items()}
+    timeouts = dict.fromkeys(HookPoint, 60.0)
+    return HookSettings(profile, patterns, timeouts, frozenset(flags), config_dir=str(tmp_path))
+
+
+async def test_without_scripts_a_prolog_is_ok_and_there_is_no_epilog(tmp_path: Path) -> None:
+    rig, settings = Rig(), settings_of(tmp_path, prolog=f"{tmp_path}/none*")
+    assert (await rig.prolog(settings)).outcome.ok
+    assert await rig.epilog(settings) is None
+    assert (rig.intents, rig.observer.seen) == (0, [])
+
+
+async def test_what_the_spawner_is_asked(tmp_path: Path) -> None:
+    rig = Rig()
+    rig.spawner.may_end.set()
+    settings = settings_of(tmp_path, prolog="/hooks/p.sh", epilog="/hooks/e.sh")
+    run = await rig.prolog(settings)
+    assert (run.user, rig.intents, rig.observer.seen) == ("root", 1, ["started Prolog", "ended ok"])
+    await rig.epilog(settings)
+    prolog, epilog = rig.spawner.specs
+    assert (prolog.scripts, prolog.timeout_s, prolog.timeout_scope) == (("/hooks/p.sh",), 60.0, TimeoutScope.LIST)
+    assert prolog.environment["CRANE_JOB_ID"] == "1"
+    assert "A" not in prolog.environment
+    assert "PATH" not in prolog.environment
+    assert epilog.environment["CRANE_JOB_EXIT_CODE"] == str(3 << 8)
+
+
+async def test_a_stop_reaches_the_run(tmp_path: Path) -> None:
+    rig, stop = Rig(), asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(rig.prolog(settings_of(tmp_path, prolog="/p.sh"), stop))
+        await eventually_async(lambda: rig.spawner.specs)
+        stop.set()
+    assert running.result().outcome.kind is OutcomeKind.STOPPED
+    assert (await rig.prolog(settings_of(tmp_path, prolog="/p.sh"), stop)).outcome.kind is OutcomeKind.STOPPED
+    assert len(rig.spawner.specs) == 1
+
+
+async def test_serial_hooks_wait_for_one_another_and_others_do_not(tmp_path: Path) -> None:
+    rig = Rig()
+    serial = settings_of(tmp_path, flags=("Serial",), prolog="/p.sh")
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(rig.prolog(serial))
+        await eventually_async(lambda: len(rig.spawner.specs) == 1)
+        second = group.create_task(rig.prolog(serial, stop, 2))
+        third = group.create_task(rig.prolog(serial, job_id=3))
+        group.create_task(rig.prolog(settings_of(tmp_path, prolog="/p.sh"), job_id=4))
+        await eventually_async(lambda: len(rig.spawner.specs) == 2)
+        stop.set()
+        await second
+        assert rig.intents == 2
+        rig.spawner.may_end.set()
+    assert second.result().outcome.kind is OutcomeKind.STOPPED
+    assert third.result().outcome.ok
+    assert [spec.key.job_id for spec in rig.spawner.specs] == [1, 4, 3]
+
+
+async def test_a_hook_that_cannot_be_planned_or_queued_failed(tmp_path: Path) -> None:
+    rig = Rig()
+    run = await rig.prolog(settings_of(tmp_path, profile="slurm", prolog=f"{tmp_path}/none*"))
+    assert (run.outcome.kind, rig.intents) == (OutcomeKind.SPAWN, 0)
+    assert "no file matches" in run.outcome.detail
+    rig.spawner.is_full = True
+    run = await rig.prolog(settings_of(tmp_path, prolog="/p.sh"))
+    assert run.outcome.kind is OutcomeKind.SPAWN
+
+
+@pytest.mark.parametrize("pattern", ["/e.sh", "/nothing*"])
+async def test_what_survived_kill_makes_the_epilog_unkillable(tmp_path: Path, pattern: str) -> None:
+    rig = Rig()
+    rig.spawner.may_end.set()
+    run = await rig.epilog(settings_of(tmp_path, epilog=pattern), ("77 dd",))
+    assert run is not None
+    assert run.outcome.kind is OutcomeKind.UNKILLABLE
+    assert "77 dd" in run.outcome.detail
+
+
+def test_scripts_are_found_when_a_run_begins_and_ordered_by_the_profile(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, prolog=f"{tmp_path}/*.sh")
+    assert planned(settings, HookPoint.PROLOG) == Plan(())
+    for name in ("10.sh", "20.sh"):
+        (tmp_path / name).touch()
+    assert planned(settings, HookPoint.PROLOG) == Plan((f"{tmp_path}/20.sh", f"{tmp_path}/10.sh"))
+    assert planned(settings, HookPoint.EPILOG) == Plan(())
+    assert isinstance(planned(settings_of(tmp_path, profile="slurm", prolog="/no*"), HookPoint.PROLOG), PlanFailure)
+    assert timeout_scope(settings_of(tmp_path, profile="slurm")) is TimeoutScope.SCRIPT
