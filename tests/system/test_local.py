@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cranecli.hookctl.local_cluster import LocalCluster, StartError
+from cranecli.hookctl.local_cluster import LocalCluster
+from cranecli.hookctl.local_daemons import StartError
 from tests.support.eventually import eventually
 
 HOOKCTL = str(Path(sys.executable).with_name("hookctl"))
@@ -98,10 +99,10 @@ def test_daemons_can_be_killed_and_restarted() -> None:
 
 
 def test_daemon_that_cannot_start_is_told_with_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cranecli.hookctl import local_cluster
+    from cranecli.hookctl import local_daemons
 
-    real = local_cluster._program
-    monkeypatch.setattr(local_cluster, "_program", lambda name: "/bin/false" if name == "cranectld" else real(name))
+    real = local_daemons.program_path
+    monkeypatch.setattr(local_daemons, "program_path", lambda name: "/bin/false" if name == "cranectld" else real(name))
     cluster = LocalCluster(nodes=1)
     with pytest.raises(StartError, match="cranectld ended early with status 1"):
         cluster.start()

@@ -12,7 +12,7 @@ def demo() -> None:
     """
     from cranecli.hookctl.demo.story import tell
     from cranecli.hookctl.local import interruptible
-    from cranecli.hookctl.local_cluster import StartError
+    from cranecli.hookctl.local_daemons import StartError
 
     with interruptible():
         try:

@@ -45,7 +45,8 @@ def local(
 
     With COMMAND the exit status is the command's; without, the cluster runs until it is interrupted.
     """
-    from cranecli.hookctl.local_cluster import LocalCluster, StartError
+    from cranecli.hookctl.local_cluster import LocalCluster
+    from cranecli.hookctl.local_daemons import StartError
     from cranecli.hookctl.progress import progress_line
 
     with progress_line() as progress, interruptible():

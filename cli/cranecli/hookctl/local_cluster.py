@@ -7,11 +7,9 @@ import os
 import secrets
 import shutil
 import signal
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,8 +25,8 @@ from cranecli.hookctl.local_config import (
     site_config,
     write,
 )
+from cranecli.hookctl.local_daemons import Daemon, StartError, clean_environment, interrupts_ignored, planned, remove_cgroups
 from cranecli.hookctl.ward import Ward, WardError
-from cranehooks.execution.containment.cgroup2 import own_directory
 
 START_DEADLINE_S = 60.0
 STOP_GRACE_S = 10.0
@@ -37,24 +35,6 @@ _LOG_TAIL_LINES = 15
 _LONGEST_SOCKET_PATH = 107
 _LONG_PARENT = 40
 _POLL_S = 0.02
-
-Ready = Mapping[str, Any]  # JSON: what a daemon wrote when it served
-
-
-class StartError(Exception):
-    """The cluster did not come up; says which daemon failed, with the end of its log."""
-
-
-@dataclass(slots=True)
-class Daemon:
-    """One program of the cluster: how it is started, and what it said when it served."""
-
-    name: str
-    argv: tuple[str, ...]
-    log: Path
-    ready_file: Path
-    pid: int = 0
-    ready: Ready = field(default_factory=dict)
 
 
 class LocalCluster:
@@ -125,7 +105,7 @@ class LocalCluster:
     @property
     def env(self) -> dict[str, str]:
         """This process's environment with what front ends need to find the cluster."""
-        environment = _clean_environment()
+        environment = clean_environment()
         environment |= {
             "CRANE_FRONT_SOCKET": str(self.front_socket),
             "CRANE_CONFIG_FILE": str(self.config_file),
@@ -148,20 +128,24 @@ class LocalCluster:
             raise
 
     def stop(self) -> int:
-        """Ends every process (TERM, a grace, KILL) and removes what was made. Returns how many had to be killed. Repeatable."""
+        """Ends every process (TERM, a grace, KILL) and removes what was made. Returns how many had to be killed. Repeatable.
+
+        It is bounded, so interrupts wait until nothing is left.
+        """
         killed = 0
-        if self._ward is not None:
-            self._progress("stopping")
-            killed = self._ward.close(STOP_GRACE_S)
-            self._ward = None
-            remove_cgroups(self._cluster_name)
-        self._ports.close()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-        if self._made_state_dir and not self._keep:
-            shutil.rmtree(self.state_dir)
-            self._made_state_dir = False
+        with interrupts_ignored():
+            if self._ward is not None:
+                self._progress("stopping")
+                killed = self._ward.close(STOP_GRACE_S)
+                self._ward = None
+                remove_cgroups(self._cluster_name)
+            self._ports.close()
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
+            if self._made_state_dir and not self._keep:
+                shutil.rmtree(self.state_dir)
+                self._made_state_dir = False
         return killed
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> int:
@@ -234,7 +218,7 @@ class LocalCluster:
         addresses = {name: self._address(name) for name in (CONTROLLER, *self.node_names)}
         self._cluster_name = own_cluster_name(self._config)
         write(effective(self._config, self.state_dir, self._cluster_name, addresses), self.config_file)
-        self.daemons = {daemon.name: daemon for daemon in self._planned()}
+        self.daemons = {daemon.name: daemon for daemon in planned(self.state_dir, self.config_file, self.node_names)}
 
     def _make_state_dir(self) -> None:
         if self._wanted_state_dir is None:
@@ -265,19 +249,6 @@ class LocalCluster:
     def _address(self, name: str) -> str:
         return f"unix:{self.state_dir}/sockets/{name}" if self._unix else self._ports.take()
 
-    def _planned(self) -> Iterator[Daemon]:
-        config = ("--config", str(self.config_file))
-        yield self._daemon(CONTROLLER, (_program("cranectld"), *config))
-        craned = (_program("craned"), *config)
-        for name in (LOGIN, *self.node_names):
-            who = ("--login",) if name == LOGIN else ("--node", name)
-            directories = ("--run-dir", str(self.state_dir / "run" / name), "--state-dir", str(self.state_dir / "state" / name))
-            yield self._daemon(name, (*craned, *who, *directories))
-
-    def _daemon(self, name: str, argv: tuple[str, ...]) -> Daemon:
-        ready_file = self.state_dir / "ready" / f"{name}.json"
-        return Daemon(name, (*argv, "--ready-file", str(ready_file)), self.state_dir / "logs" / f"{name}.log", ready_file)
-
     def _start_all(self, deadline: float) -> None:
         controller, *others = self.daemons.values()
         self._progress("starting the controller")
@@ -297,7 +268,7 @@ class LocalCluster:
         daemon.ready_file.unlink(missing_ok=True)
         daemon.ready = {}
         try:
-            daemon.pid = self._running_ward().start(daemon.name, daemon.argv, _clean_environment(), daemon.log)
+            daemon.pid = self._running_ward().start(daemon.name, daemon.argv, clean_environment(), daemon.log)
         except WardError as error:
             raise StartError(str(error)) from error
 
@@ -358,42 +329,6 @@ class LocalCluster:
         temporary = self.state_dir / "cluster.json.new"
         temporary.write_text(json.dumps(control, indent=1), encoding="utf-8")
         temporary.replace(self.state_dir / "cluster.json")
-
-
-def remove_cgroups(cluster_name: str) -> None:
-    """Removes the cgroups that killed daemons could not: empty ones, once the cluster's processes are gone."""
-    own = own_directory()
-    if own is None or not cluster_name:
-        return
-    for root in (own / "crane").glob(f"{cluster_name}.*"):
-        for directory in sorted((path for path in root.rglob("*") if path.is_dir()), reverse=True):
-            _remove_cgroup(directory)
-        _remove_cgroup(root)
-
-
-def _remove_cgroup(directory: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):  # Its daemon has removed it.
-        directory.rmdir()
-
-
-def _program(name: str) -> str:
-    """The program that is installed beside this interpreter, else the one on PATH."""
-    beside = Path(sys.executable).with_name(name)
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
-        message = f"{name} is not installed beside {sys.executable}, and not on PATH"
-        raise StartError(message)
-    return found
-
-
-def _clean_environment() -> dict[str, str]:
-    """This process's environment without what points to another cluster or job, this installation's programs first on PATH."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("CRANE_", "SLURM_"))}
-    own = str(Path(sys.executable).parent)
-    path = environment.get("PATH", os.defpath)
-    if path.split(os.pathsep)[0] != own:
-        environment["PATH"] = f"{own}{os.pathsep}{path}"
-    return environment
 
 
 def _bytes(path: Path) -> int:

@@ -24,7 +24,8 @@ class Ward:
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with contextlib.ExitStack() as undo, theirs:
+            undo.callback(ours.close)
             self._warden = subprocess.Popen(
                 [sys.executable, "-m", "cranecli.hookctl.warden", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
@@ -34,6 +35,7 @@ class Ward:
                 start_new_session=True,
                 cwd="/",
             )
+            undo.pop_all()
         self._socket = ours
         self._buffer = b""
         self._running: dict[str, int] = {}
