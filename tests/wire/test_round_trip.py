@@ -16,6 +16,7 @@ from cranehooks.model.job import ExitStatus, JobKind, JobOnNode, JobSpec, NodeSh
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookKey, HookRun, Leftover, ScriptRun
+from cranekit.errors import ErrorCode
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 UINT32 = st.integers(0, 2**32 - 1)
@@ -26,7 +27,7 @@ POSITIVE = st.integers(1, 2**31)
 MOMENT = st.integers(10**9, 4 * 10**9).flatmap(lambda whole: st.floats(0, 1, exclude_max=True).map(lambda part: whole + part))
 SPAN = st.integers(0, 10**15).map(lambda nanos: nanos / 10**9)
 NODES = st.from_regex(r"[a-z]{1,3}[0-9]{0,3}", fullmatch=True).map(NodeName)
-NODE_TUPLES = st.lists(NODES, max_size=3).map(tuple)
+NODE_TUPLES = st.lists(NODES, max_size=3, unique=True).map(tuple)
 ENVIRONMENTS = st.dictionaries(TEXT, TEXT, max_size=3)
 M = TypeVar("M", bound=Message)
 CPUS = st.floats(0.01, 1024)
@@ -223,12 +224,21 @@ def test_documented_defaults_are_filled_in() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "entries"),
-    [("", ()), ("cn01", ("cn01",)), ("cn[01-03,7], gpu1,", ("cn[01-03,7]", "gpu1"))],
+    ("text", "names"),
+    [("", ()), ("cn01", ("cn01",)), ("cn[01-03,7], gpu1", ("cn01", "cn02", "cn03", "cn7", "gpu1"))],
 )
-def test_nodelists_are_split_outside_brackets(text: str, entries: tuple[str, ...]) -> None:
-    spec = wire.job_spec_from_wire(job_pb2.JobSpec(kind=job_pb2.JOB_KIND_RUN, nodelist=text))
-    assert spec.nodelist == entries
+def test_nodelists_are_expanded(text: str, names: tuple[str, ...]) -> None:
+    message = job_pb2.JobSpec(kind=job_pb2.JOB_KIND_RUN, nodelist=text, exclude=text, ntasks_per_node=2)
+    spec = wire.job_spec_from_wire(message)
+    assert spec.nodelist == spec.exclude == names
+    assert spec.ntasks == 2 * max(len(names), 1)
+    assert wire.step_spec_from_wire(job_pb2.StepSpec(nodelist=text)).nodelist == names
+
+
+def test_a_bad_nodelist_is_an_invalid_argument_that_names_its_field() -> None:
+    with pytest.raises(wire.WireError, match=r"exclude: .* at column") as raised:
+        wire.job_spec_from_wire(job_pb2.JobSpec(kind=job_pb2.JOB_KIND_RUN, exclude="cn[1-"))
+    assert raised.value.code is ErrorCode.INVALID_ARGUMENT
 
 
 def test_no_field_of_the_model_is_forgotten() -> None:

@@ -4,13 +4,18 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Generic, Protocol, TypeVar
 
+from cranekit.errors import CraneError, ErrorCode
+
 ModelEnum = TypeVar("ModelEnum", bound=Enum)
 WireValue = TypeVar("WireValue", bound=int)
 WireValue_co = TypeVar("WireValue_co", bound=int, covariant=True)
 
 
-class WireError(ValueError):
+class WireError(CraneError, ValueError):
     """A message has no meaning here: made by a newer peer, or by a faulty one."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ErrorCode.INVALID_ARGUMENT, message)
 
 
 class _WireEnum(Protocol[WireValue_co]):

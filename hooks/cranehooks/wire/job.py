@@ -75,9 +75,11 @@ def job_spec_from_wire(message: pb.JobSpec) -> JobSpec:
     """The job; what the message documents as a default for 0 is filled in.
 
     Raises:
-        WireError: the job has no kind.
+        WireError: the job has no kind, or a list of nodes is no hostlist.
     """
-    num_nodes = message.num_nodes or 1
+    nodelist = nodelist_from_wire(message.nodelist, "nodelist")
+    # A list asks for all of its nodes.
+    widest = max(message.num_nodes, len(nodelist), 1)
     return JobSpec(
         kind=job_kind_from_wire(message.kind),
         uid=message.uid,
@@ -88,14 +90,14 @@ def job_spec_from_wire(message: pb.JobSpec) -> JobSpec:
         account=message.account,
         partition=message.partition,
         qos=message.qos,
-        num_nodes=num_nodes,
-        ntasks=message.ntasks or (message.ntasks_per_node or 1) * num_nodes,
+        num_nodes=message.num_nodes or 1,
+        ntasks=message.ntasks or (message.ntasks_per_node or 1) * widest,
         ntasks_per_node=message.ntasks_per_node,
         cpus_per_task=message.cpus_per_task or 1.0,
         memory_per_node_bytes=message.memory_per_node_bytes,
         gres=message.gres,
-        nodelist=nodelist_from_wire(message.nodelist),
-        exclude=nodelist_from_wire(message.exclude),
+        nodelist=nodelist,
+        exclude=nodelist_from_wire(message.exclude, "exclude"),
         time_limit_s=seconds(message.time_limit) if message.HasField("time_limit") else None,
         cwd=message.cwd or "/",
         environment=dict(message.environment),

@@ -1,20 +1,22 @@
-"""Lists of nodes on the wire: one comma separated text, in which a front end may use hostlist ranges."""
+"""Lists of nodes on the wire: a hostlist in one text; in the model, the names it stands for."""
 
 from cranehooks.model.ids import NodeName
+from cranehooks.wire.enumeration import WireError
+from cranekit.hostlist import HostlistError, expand
 
 
 def nodelist_to_wire(nodes: tuple[NodeName, ...]) -> str:
     return ",".join(nodes)
 
 
-def nodelist_from_wire(text: str) -> tuple[NodeName, ...]:
-    """The entries between commas that stand outside brackets. Ranges stay as they are: who knows the nodes expands them."""
-    entries: list[str] = [""]
-    depth = 0
-    for character in text:
-        depth += (character == "[") - (character == "]")
-        if character == "," and depth <= 0:
-            entries.append("")
-        else:
-            entries[-1] += character
-    return tuple(NodeName(entry.strip()) for entry in entries if entry.strip())
+def nodelist_from_wire(text: str, field: str) -> tuple[NodeName, ...]:
+    """The names, each once, in the order given.
+
+    Raises:
+        WireError: `text`, of `field`, is no hostlist.
+    """
+    try:
+        return tuple(NodeName(name) for name in expand(text))
+    except HostlistError as error:
+        message = f"{field}: {error}"
+        raise WireError(message) from error

@@ -41,7 +41,7 @@ def step_spec_from_wire(message: pb.StepSpec) -> StepSpec:
     """The step; streams that are not said to go to files go to the launcher.
 
     Raises:
-        WireError: stdio is a value of a newer peer.
+        WireError: stdio is a value of a newer peer, or nodelist is no hostlist.
     """
     return StepSpec(
         step_id=StepId(message.step_id),
@@ -55,6 +55,6 @@ def step_spec_from_wire(message: pb.StepSpec) -> StepSpec:
         task_prolog=message.task_prolog,
         task_epilog=message.task_epilog,
         name=message.name,
-        nodelist=nodelist_from_wire(message.nodelist),
+        nodelist=nodelist_from_wire(message.nodelist, "nodelist"),
         num_nodes=message.num_nodes,
     )
