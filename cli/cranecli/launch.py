@@ -115,7 +115,10 @@ class Launch:
             raise
         code = session.run()
         if is_whole_job:
-            talk.tell("CompleteAllocation", {"job_id": str(job_id), "exit": exit_status_of(code)})
+            ending: Body = {"job_id": str(job_id), "exit": exit_status_of(code)}
+            if session.cancel_reason:
+                ending["cancel_reason"] = session.cancel_reason
+            talk.tell("CompleteAllocation", ending)
         self._run_epilog(created, code, step_name)
         return code
 

@@ -67,6 +67,8 @@ class StepSession:
         """Why nothing more is to be expected, once the controller has said so."""
         self._floor = 0
         """The exit code is at least this, whatever the tasks say."""
+        self.cancel_reason = ""
+        """Why the user ended the step before its time; empty: it ended by itself."""
 
     @property
     def name(self) -> str:
@@ -188,9 +190,11 @@ class StepSession:
                 self._is_eof_sent = True
             for lines, sink in zip(self._lines, self._sinks, strict=True):
                 sink.write(lines.end(task_id))
-        for line in tasks_report(event.node, event.tasks):
-            self._say(f"error: {line}")
-        if event.reason:
+        if self._cancelled_by != signal.SIGPIPE:
+            # A program whose output nobody wants ends in silence.
+            for line in tasks_report(event.node, event.tasks):
+                self._say(f"error: {line}")
+        if event.reason and not self._cancelled_by and all(task.get("reason") != event.reason for task in event.tasks):
             self._say(f"error: {event.node}: {event.reason}")
         if not event.tasks:
             self._floor = max(self._floor, exits.FAILED)
@@ -302,6 +306,7 @@ class StepSession:
     def _cancel(self, reason: str, number: int) -> None:
         if number and not self._cancelled_by:
             self._cancelled_by = number
+            self.cancel_reason = "" if number == signal.SIGPIPE else reason
         self._talk.tell("CancelStep", {**self._key, "reason": reason})
 
     # ---- the end

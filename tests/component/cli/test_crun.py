@@ -255,7 +255,7 @@ def test_two_interrupts_end_the_step(daemon: FrontDaemon, cluster: Cluster) -> N
         crun.communicate(timeout=30)
     assert crun.returncode == 130
     assert daemon.called("CancelStep")[0].body["reason"] == "interrupted by its user"
-    assert daemon.called("CompleteAllocation")
+    assert daemon.called("CompleteAllocation")[0].body["cancel_reason"] == "interrupted by its user"
 
 
 def test_interrupt_while_waiting_cancels_the_job(daemon: FrontDaemon, cluster: Cluster) -> None:
