@@ -57,7 +57,6 @@ def local(
                 if command:
                     status = run_inside(cluster, command)
                 else:
-                    _show_endpoints(cluster)
                     status = _until_interrupted(cluster)
         except StartError as error:
             progress("")
@@ -130,8 +129,10 @@ def _show_endpoints(cluster: "LocalCluster") -> None:
 
 
 def _until_interrupted(cluster: "LocalCluster") -> int:
+    """Prints where everything is, then tells of daemons that end by themselves."""
     told: set[str] = set()
     try:
+        _show_endpoints(cluster)
         while True:
             ended = cluster.supervise(3600)
             if ended is not None and ended not in told:

@@ -38,6 +38,8 @@ class Ward:
             undo.pop_all()
         self._socket = ours
         self._buffer = b""
+        self._started: dict[str, int] = {}
+        """Pid of the last start of each, also when it has ended since."""
         self._running: dict[str, int] = {}
         self._ended: dict[str, int] = {}
         self._leftovers: int | None = None
@@ -50,13 +52,14 @@ class Ward:
     def start(self, name: str, argv: Sequence[str], env: Mapping[str, str], log: Path) -> int:
         """Starts a process in a session of its own; returns its pid."""
         self._ended.pop(name, None)
+        self._started.pop(name, None)
         self._order({"start": name, "argv": list(argv), "env": dict(env), "log": str(log)})
         deadline = time.monotonic() + 10
-        while name not in self._running and name not in self._ended:
+        while name not in self._started:
             if not self.listen(deadline - time.monotonic()):
                 message = f"the warden did not start {argv[0]} within 10 s"
                 raise WardError(message)
-        return self._running.get(name, 0)
+        return self._started[name]
 
     def signal(self, name: str, number: int) -> None:
         """Sends a signal to a process, if it still runs."""
@@ -119,7 +122,7 @@ class Ward:
 
     def _hear(self, message: dict[str, Any]) -> None:  # the values of a JSON object are of any JSON type
         if "started" in message:
-            self._running[message["started"]] = message["pid"]
+            self._started[message["started"]] = self._running[message["started"]] = message["pid"]
         elif "ended" in message:
             self._running.pop(message["ended"], None)
             self._ended[message["ended"]] = message["status"]
