@@ -1,0 +1,105 @@
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from crane.hooks.v1 import supervisor_pb2 as pb
+from craned.bootstrap import BootstrapStarter, NodePlace, StepLimits, login_of, task_hooks
+from craned.steps import StepRefusedError
+from craned.supervisors import Nonces, ParentGoneError
+from cranehooks.model.ids import NodeName, StepKey
+from cranehooks.model.job import JobSpec
+from cranehooks.model.points import HookPoint
+from cranehooks.wire import hook_point_from_wire
+from tests.unit.craned.test_attempt import BATCH, KEY, NODE, STEP_0
+from tests.unit.craned.test_node_hooks import settings_of
+from tests.unit.craned.test_recovery import JOB
+
+OWN_JOB = replace(JOB, spec=replace(JOB.spec, uid=os.geteuid(), gid=os.getegid()))
+
+
+class Forks:
+    """A supervisor parent that keeps what it is asked."""
+
+    def __init__(self, *, is_gone: bool = False) -> None:
+        self.asked: list[pb.SupervisorBootstrap] = []
+        self._is_gone = is_gone
+
+    async def fork(self, request: bytes) -> None:
+        if self._is_gone:
+            raise ParentGoneError("it does not start")
+        self.asked.append(pb.ParentMessage.FromString(request).fork.bootstrap)
+
+
+def starter_of(directory: Path, forks: Forks) -> BootstrapStarter:
+    place = NodePlace(NODE, Path("/run/crane/private/supervisors.sock"), directory / "steps", "none", "test.cn01.0")
+    return BootstrapStarter(place, Nonces(directory), lambda: StepLimits(5.0, 30.0, allow_root_jobs=True), forks.fork)
+
+
+def points(hooks: Iterable[pb.TaskHook]) -> list[tuple[HookPoint, list[str], bool]]:
+    return [(hook_point_from_wire(hook.point), list(hook.scripts), hook.trusted_owner) for hook in hooks]
+
+
+async def test_a_supervisor_is_told_all_it_needs(tmp_path: Path) -> None:
+    forks = Forks()
+    starter = starter_of(tmp_path, forks)
+    settings = settings_of(tmp_path, task_prolog="/etc/tp.sh", task_epilog="/etc/te.sh")
+    await starter.start(OWN_JOB, settings, replace(STEP_0, task_prolog="/home/own.sh", task_epilog="none"))
+    [bootstrap] = forks.asked
+    key = StepKey(KEY.job_id, KEY.attempt, STEP_0.step_id)
+    assert (bootstrap.job_id, bootstrap.attempt, bootstrap.step_id, bootstrap.node) == (42, 1, "0", NODE)
+    assert Nonces(tmp_path).matches(key, bootstrap.nonce)
+    assert [(task.task_id, task.local_id) for task in bootstrap.tasks] == [(0, 0), (1, 1)]
+    assert bootstrap.tasks[1].environment["CRANE_PROCID"] == "1"
+    assert bootstrap.environment["A"] == "b"
+    assert {"HOME", "USER"} <= set(bootstrap.environment)
+    assert points(bootstrap.hooks) == [
+        (HookPoint.TASK_PROLOG, ["/etc/tp.sh"], True),
+        (HookPoint.TASK_EPILOG, ["/etc/te.sh"], True),
+        (HookPoint.STEP_TASK_PROLOG, ["/home/own.sh"], False),
+    ]
+    assert bootstrap.hooks[0].timeout_s == 60.0
+    assert (bootstrap.kill_grace_s, bootstrap.launcher_grace_s) == (5.0, 30.0)
+    assert (bootstrap.cgroup_root, bootstrap.cgroup_instance) == ("job_42/step_0", "test.cn01.0")
+    assert bootstrap.batch_script == ""
+    assert starter.gone(bootstrap.nonce) == key
+    assert starter.gone(bootstrap.nonce) is None
+
+
+async def test_only_the_batch_step_gets_the_script(tmp_path: Path) -> None:
+    forks = Forks()
+    await starter_of(tmp_path, forks).start(OWN_JOB, settings_of(tmp_path), BATCH)
+    assert forks.asked[0].batch_script == JOB.spec.script
+
+
+async def test_a_step_without_tasks_here_and_a_parent_that_is_gone_are_refused(tmp_path: Path) -> None:
+    elsewhere = replace(STEP_0, tasks_per_node={NodeName("cn99"): (0,)})
+    with pytest.raises(StepRefusedError, match="no task on cn01"):
+        await starter_of(tmp_path, Forks()).start(OWN_JOB, settings_of(tmp_path), elsewhere)
+    with pytest.raises(StepRefusedError, match="does not start"):
+        await starter_of(tmp_path, Forks(is_gone=True)).start(OWN_JOB, settings_of(tmp_path), STEP_0)
+
+
+def spec_of(uid: int, user: str = "alice") -> JobSpec:
+    return replace(JOB.spec, uid=uid, user=user)
+
+
+def test_who_may_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(StepRefusedError, match="AllowRootJobs"):
+        login_of(spec_of(0), NODE, allow_root_jobs=False)
+    assert login_of(spec_of(0), NODE, allow_root_jobs=True)["USER"] == "root"
+    with pytest.raises(StepRefusedError, match=r"user alice \(uid 4000000123\) is unknown on cn01"):
+        login_of(spec_of(4_000_000_123), NODE, allow_root_jobs=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000_123)
+    assert login_of(spec_of(4_000_000_123), NODE, allow_root_jobs=False)["LOGNAME"] == "alice"
+    with pytest.raises(StepRefusedError, match="cannot run a job of bob"):
+        login_of(spec_of(1, "bob"), NODE, allow_root_jobs=False)
+
+
+def test_a_task_prolog_that_cannot_be_planned_refuses_the_step_and_an_epilog_does_not(tmp_path: Path) -> None:
+    with pytest.raises(StepRefusedError, match="TaskProlog: no file matches"):
+        list(task_hooks(settings_of(tmp_path, profile="slurm", task_prolog=f"{tmp_path}/no*"), STEP_0))
+    assert list(task_hooks(settings_of(tmp_path, profile="slurm", task_epilog=f"{tmp_path}/no*"), STEP_0)) == []
