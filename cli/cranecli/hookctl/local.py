@@ -54,10 +54,7 @@ def local(
             cluster = LocalCluster(nodes, config, state_dir, unix=unix, keep=keep, progress=progress)
             with cluster:
                 progress("")
-                if command:
-                    status = run_inside(cluster, command)
-                else:
-                    status = _until_interrupted(cluster)
+                status = run_inside(cluster, command) if command else _until_interrupted(cluster)
         except StartError as error:
             progress("")
             raise CommandError(str(error)) from error
