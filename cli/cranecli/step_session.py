@@ -63,6 +63,8 @@ class StepSession:
         self._last_heard = time.monotonic()
         self._interrupted_at: float | None = None
         self._cancelled_by = 0
+        self._ended_by_others: set[int] = set()
+        """Tasks of parts that did not end by themselves."""
         self._over: str | None = None
         """Why nothing more is to be expected, once the controller has said so."""
         self._floor = 0
@@ -185,6 +187,8 @@ class StepSession:
         for task in event.tasks:
             task_id = int(task.get("task_id", 0))
             self._tasks[task_id] = task
+            if event.reason:
+                self._ended_by_others.add(task_id)
             if task_id == 0:
                 # Nobody is left to read the input.
                 self._is_eof_sent = True
@@ -314,15 +318,21 @@ class StepSession:
     def _exit_code(self) -> int:
         if self._cancelled_by:
             return exits.SIGNALLED + self._cancelled_by
-        codes = [
-            exit_code_of(task.get("exit")) or (exits.FAILED if task.get("cancelled") else 0) for task in self._tasks.values()
-        ]
+        codes = [self._code_of(task_id, task) for task_id, task in self._tasks.items()]
         if self._open_nodes:
             missing = [number for node in self._open_nodes for number in self._placement.get(node, [])]
             why = f": {self._over}" if self._over else ""
             self._say(f"error: no end of {task_ranges(missing)} on {', '.join(self._open_nodes)} was reported{why}")
             codes.append(exits.FAILED)
         return max([self._floor, *codes])
+
+    def _code_of(self, task_id: int, task: Body) -> int:
+        """A failed hook counts as FAILED, also for the tasks that were ended because of it; a task's own end counts as it is."""
+        code = exit_code_of(task.get("exit"))
+        if task.get("cancelled"):
+            return exits.FAILED if code > exits.SIGNALLED else code or exits.FAILED
+        is_hook_failure = any(other.get("cancelled") for other in self._tasks.values())
+        return exits.FAILED if is_hook_failure and task_id in self._ended_by_others else code
 
     def _say(self, text: str) -> None:
         # After what the tasks wrote before.

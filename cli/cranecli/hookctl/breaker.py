@@ -9,9 +9,16 @@ from cranecli.hookctl.page import Format, FormatOption, note, show, show_documen
 
 app = typer.Typer(
     help="Show and reset the drain budget of scripts.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def breaker(context: typer.Context, output: FormatOption = Format.TABLE) -> None:
+    """Show and reset the drain budget of scripts; without a command: list."""
+    if context.invoked_subcommand is None:
+        list_breakers(output)
 
 
 @app.command("list")

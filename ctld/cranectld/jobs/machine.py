@@ -255,7 +255,8 @@ def _step_ended(job: Job, event: StepEnded, requeue: RequeuePolicy) -> Result:
     if over is None or job.state is not JobState.RUNNING:
         return job, effects
     if over.step_id == BATCH_STEP or job.spec.kind is JobKind.RUN:
-        job, more = _complete(job, _own_end(over.exit, over.reason), event.at, requeue)
+        ending = Ending(EndKind.CANCELLED, over.reason, over.exit) if over.cancelled else _own_end(over.exit, over.reason)
+        job, more = _complete(job, ending, event.at, requeue)
         return job, effects + more
     return job, effects
 

@@ -110,6 +110,8 @@ class Step:
     state: StepState = StepState.CONFIGURING
     sent: bool = False
     """Whether its nodes were told."""
+    cancelled: bool = False
+    """Whether it was asked to end."""
     started_nodes: frozenset[NodeName] = frozenset()
     ended_nodes: frozenset[NodeName] = frozenset()
     tasks: tuple[TaskResult, ...] = ()

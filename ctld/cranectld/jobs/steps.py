@@ -97,7 +97,7 @@ def _cancel(job: Job, event: StepCancelRequested) -> tuple[Job, list[Effect]]:
             Record("step", f"step {step.step_id} cancelled, never sent: {event.reason}"),
             Decide(DecisionKind.STEP_ENDED, event.reason, step.step_id),
         ]
-    step = replace(step, reason=step.reason or event.reason)
+    step = replace(step, cancelled=True, reason=step.reason or event.reason)
     return _with(job, step), [
         Record("step", f"step {step.step_id} cancelled: {event.reason}"),
         *(TerminateStep(node, step.step_id, event.reason) for node in step.nodes if node not in step.ended_nodes),

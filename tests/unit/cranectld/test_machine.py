@@ -298,6 +298,25 @@ def test_step_ends_with_its_last_node_and_the_highest_code() -> None:
     assert done.exit == ExitStatus(code=3)
 
 
+def test_job_of_a_cancelled_crun_is_cancelled() -> None:
+    step = StepSpec(StepId("0"), ("sleep", "100"), 1, {CN1: (0,)})
+    done, _ = play(
+        job(spec(JobKind.RUN, num_nodes=1)),
+        [
+            allocated(nodes=(CN1,)),
+            CTLD_PROLOG_OK,
+            StepRequested(3.0, step, (CN1,)),
+            StepSendRequested(4.0, ONE, StepId("0")),
+            StepCancelRequested(5.0, ONE, StepId("0"), "interrupted"),
+            StepEnded(6.0, ONE, CN1, StepId("0"), (TaskResult(0, ExitStatus(signal=15)),)),
+            RELEASED_1,
+            CTLD_EPILOG_OK,
+        ],
+    )
+
+    assert (done.state, done.reason) == (JobState.CANCELLED, "interrupted")
+
+
 def test_step_is_refused_outside_running() -> None:
     with pytest.raises(InvalidTransitionError, match="running job"):
         machine.advance(job(), StepRequested(3.0, StepSpec(StepId("0"), ("true",), 1), (CN1,)), REQUEUE)
