@@ -1,6 +1,7 @@
 """The promises of a node's hooks, kept by the real daemon with real scripts and supervisors."""
 
 import asyncio
+import urllib.request
 
 import grpc
 import pytest
@@ -217,3 +218,65 @@ async def test_only_the_controller_commands_a_node_and_only_about_that_node(site
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await node.commands.terminate(own_job(27, NODE), "0", "test")
         assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_metrics_tell_of_every_hook(site: Site) -> None:
+    site.hook("Prolog", "prolog.sh", "exit 4")
+    site.hook("TaskProlog", "task_prolog.sh")
+    site.hook("Epilog", "epilog.sh")
+    async with controlled(site) as node, site.daemon() as program:
+        await node.commands.prepare(own_job(30, NODE))
+        await node.controller.expect("prolog_ended", 30)
+        await node.commands.release(own_job(30, NODE))
+        await node.controller.expect("job_released", 30)
+        url = f"http://{program.ready['metrics']}/metrics"
+        metrics = (await asyncio.to_thread(lambda: urllib.request.urlopen(url).read())).decode()
+        for line in (
+            'crane_hook_runs_total{outcome="exit",point="Prolog",script="prolog.sh"} 1.0',
+            'crane_hook_runs_total{outcome="ok",point="Epilog",script="epilog.sh"} 1.0',
+            'crane_hook_run_duration_seconds_count{point="Epilog",script="epilog.sh"} 1.0',
+            'crane_hooks_running{point="Prolog"} 0.0',
+            'grpc_server_handled_total{grpc_code="OK",grpc_method="PrepareJob"',
+        ):
+            assert line in metrics, line
+
+
+async def test_a_damaged_journal_is_told_kept_aside_and_survived(site: Site) -> None:
+    site.hook("Epilog", "epilog.sh")
+    async with controlled(site) as node:
+        async with site.daemon():
+            await node.commands.prepare(own_job(31, NODE))
+            await node.controller.expect("prolog_ended", 31)
+        lines = site.journal.read_bytes().split(b"\n")
+        site.journal.write_bytes(b"\n".join([lines[0], b"#" + lines[1], *lines[2:]]) + b"torn")
+        async with site.daemon() as program:
+            await node.commands.release(own_job(31, NODE))
+            await node.controller.expect("job_released", 31)
+            log = program.log.read_text()
+            assert "journal_damaged" in log
+            assert "journal_torn" in log
+        assert site.journal.with_name("journal.damaged").exists()
+        assert site.runs() == ["epilog.sh 31.1"]
+
+
+async def test_one_daemon_per_node(site: Site) -> None:
+    async with controlled(site), site.daemon():
+        with pytest.raises(AssertionError, match="in use by another process"):
+            async with site.daemon():
+                pass
+
+
+async def test_stopping_leaves_steps_alone_and_ends_in_order(site: Site) -> None:
+    async with controlled(site) as node:
+        job = own_job(32, NODE)
+        async with site.daemon() as program:
+            wait = f"while ! test -e {site.directory}/go; do sleep 0.05; done; exit 6"
+            await node.commands.run_step(job, own_step("0", NODE, "/bin/sh", "-c", wait))
+            await node.controller.expect("step_started", 32)
+        assert program.process.returncode == 0
+        (site.directory / "go").touch()
+        async with site.daemon():
+            ended = await node.controller.expect("step_ended", 32)
+            assert ended.tasks[0].exit.code == 6
+            await node.commands.release(job)
+            await node.controller.expect("job_released", 32)
