@@ -9,6 +9,7 @@ from signal import SIGKILL
 from typing import Final, Protocol
 
 from cranehooks import directives
+from cranehooks.environment import task_hook_environment
 from cranehooks.execution.containment.cells import Cell
 from cranehooks.execution.process import Process, SpawnError, SpawnRequest, spawn
 from cranehooks.model.ids import RunId
@@ -86,6 +87,7 @@ class TaskRun:
         self._loop = asyncio.get_running_loop()
         self._timers: dict[machine.Timer, asyncio.TimerHandle] = {}
         self._process: Process | None = None
+        self._task_pid: int | None = None
         self._hook: RunId | None = None
         self._waiting_for_rest: asyncio.Task[None] | None = None
 
@@ -153,7 +155,7 @@ class TaskRun:
             RunSpec(
                 key=self._key(point),
                 scripts=hook.scripts,
-                environment=dict(self._environment),
+                environment=task_hook_environment(point, self._environment, task_pid=self._task_pid),
                 timeout_s=hook.timeout_s,
                 timeout_scope=hook.timeout_scope,
                 continue_on_failure=hook.continue_on_failure,
@@ -189,7 +191,8 @@ class TaskRun:
         except UnrunnableError as error:
             self._streams.stderr.write(f"crane: {error}\n".encode("utf-8", "surrogateescape"))
             return machine.SpawnFailed(error.exit, str(error))
-        self._cell.started(self._process.pid)
+        self._task_pid = self._process.pid
+        self._cell.started(self._task_pid)
         self._loop.add_reader(self._process.pidfd, self._exited)
         return machine.Spawned()
 
