@@ -55,6 +55,7 @@ from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookRun
 from cranehooks.policy import RequeuePolicy, Verdict, decide, drain_reason, lost_node_action, printable
 from cranehooks.profiles import JobAction
+from cranekit.hostlist import fold
 
 Result = tuple[Job, list[Effect]]
 
@@ -132,7 +133,7 @@ def outstanding(job: Job) -> list[Effect]:
 def _allocated(job: Job, event: Allocated) -> Result:
     if job.state is not JobState.PENDING or event.attempt != job.attempt + 1:
         raise InvalidTransitionError(job.state.value, event, f"a pending job and attempt {job.attempt + 1}")
-    nodes = ", ".join(share.node for share in event.shares)
+    nodes = fold([share.node for share in event.shares])
     job = replace(
         job,
         attempt=event.attempt,

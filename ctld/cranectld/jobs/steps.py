@@ -21,6 +21,7 @@ from cranectld.jobs.events import (
 from cranectld.jobs.model import Job, JobState, Step, StepState
 from cranehooks.model.ids import NodeName, StepId
 from cranehooks.model.job import ExitStatus, StepSpec
+from cranekit.hostlist import fold
 
 MAX_STEPS_KEPT = 200
 """Ended steps kept in the job; older ones live in its history only."""
@@ -58,7 +59,7 @@ def advance(
             if event.spec.step_id.isdecimal():
                 number = max(number, int(event.spec.step_id) + 1)
             job = replace(_with(job, Step(event.spec, event.nodes)), next_step=number)
-            return job, [Record("step", f"step {event.spec.step_id} created on {', '.join(event.nodes)}")]
+            return job, [Record("step", f"step {event.spec.step_id} created on {fold(event.nodes)}")]
         case StepSendRequested():
             return _send(job, event)
         case StepCancelRequested():

@@ -6,6 +6,7 @@ something else (its time, nodes that are out of service) does not.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from math import ceil
 
 from cranectld.jobs.model import Job
@@ -42,7 +43,7 @@ class FifoScheduler:
         for job in pending:
             spec = job.spec
             if job.not_before > at:
-                answers.append(Waiting(job.job_id, f"requeued, not before a delay: {job.reason}" if job.reason else "BeginTime"))
+                answers.append(Waiting(job.job_id, _begin_text(job)))
                 continue
             if spec.partition in blocked:
                 answers.append(Waiting(job.job_id, f"Priority: waits behind job {blocked[spec.partition]}"))
@@ -59,6 +60,11 @@ class FifoScheduler:
                 free[share.node] = allocated(free[share.node], key, share)
             answers.append(Placement(job.job_id, shares))
         return answers
+
+
+def _begin_text(job: Job) -> str:
+    when = datetime.fromtimestamp(job.not_before, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
+    return f"BeginTime: requeued, not before {when}Z: {job.reason}"
 
 
 def _choose(spec: JobSpec, nodes: Mapping[NodeName, Node]) -> tuple[NodeName, ...] | str:
