@@ -47,7 +47,7 @@ from cranectld.jobs.events import (
     StopTimeLimit,
     TimeLimitReached,
 )
-from cranectld.jobs.model import Ending, EndKind, HookProgress, Job, JobState, NodeProgress, Step
+from cranectld.jobs.model import Ending, EndKind, HookProgress, Job, JobState, NodeProgress, Step, StepState
 from cranehooks.model.ids import BATCH_STEP, Attempt, NodeName
 from cranehooks.model.job import ExitStatus, JobKind, StdioMode, StepSpec
 from cranehooks.model.outcome import OutcomeKind
@@ -271,6 +271,9 @@ def _own_end(exit_status: ExitStatus, reason: str) -> Ending:
 
 def _completion_requested(job: Job, event: CompletionRequested, requeue: RequeuePolicy) -> Result:
     if job.state is JobState.RUNNING:
+        if job.spec.kind is JobKind.RUN and any(step.sent and step.state is not StepState.ENDED for step in job.steps.values()):
+            # The nodes' word on the step is on its way, and says more than its launcher's.
+            return job, []
         return _complete(job, _own_end(event.exit, ""), event.at, requeue)
     if job.state in (JobState.PENDING, JobState.HELD, JobState.CONFIGURING):
         return _cancel_requested(job, CancelRequested(event.at, "given up by its owner"), requeue)

@@ -317,6 +317,24 @@ def test_job_of_a_cancelled_crun_is_cancelled() -> None:
     assert (done.state, done.reason) == (JobState.CANCELLED, "interrupted")
 
 
+def test_end_of_a_crun_job_is_what_its_nodes_say() -> None:
+    step = StepSpec(StepId("0"), ("id",), 1, {CN1: (0,)})
+    start: list[Event] = [
+        allocated(nodes=(CN1,)),
+        CTLD_PROLOG_OK,
+        StepRequested(3.0, step, (CN1,)),
+        StepSendRequested(4.0, ONE, StepId("0")),
+        CompletionRequested(5.0, ExitStatus(code=1)),
+    ]
+    early, _ = play(job(spec(JobKind.RUN, num_nodes=1)), start)
+    assert early.state is JobState.RUNNING
+
+    ended = StepEnded(6.0, ONE, CN1, StepId("0"), (TaskResult(0, ExitStatus(code=1), cancelled=True),), "user unknown")
+    done, _ = play(early, [ended, RELEASED_1, CTLD_EPILOG_OK])
+
+    assert (done.state, done.reason) == (JobState.FAILED, "user unknown")
+
+
 def test_step_is_refused_outside_running() -> None:
     with pytest.raises(InvalidTransitionError, match="running job"):
         machine.advance(job(), StepRequested(3.0, StepSpec(StepId("0"), ("true",), 1), (CN1,)), REQUEUE)
