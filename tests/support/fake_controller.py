@@ -21,7 +21,14 @@ from tests.support.eventually import eventually_async
 
 def own_job(job_id: int, node: str, attempt: int = 1, **spec: Any) -> JobOnNode:  # Any: fields of JobSpec
     """A job of whoever runs the test."""
-    fields: dict[str, Any] = {"cwd": "/", "environment": {}, "script": "#!/bin/sh\nexit 0\n", "name": "test", **spec}
+    fields: dict[str, Any] = {
+        "cwd": "/",
+        "environment": {},
+        "script": "#!/bin/sh\nexit 0\n",
+        "name": "test",
+        "stdout_path": "/dev/null",
+        **spec,
+    }
     job = JobSpec(JobKind.BATCH, os.geteuid(), os.getegid(), "tester", **fields)
     name = NodeName(node)
     return JobOnNode(JobId(job_id), Attempt(attempt), job, (name,), NodeShare(name, 1, 1.0, 1 << 20), "test", 1.0, 0.0)
