@@ -37,8 +37,8 @@ class Admission:
     default_partition: str
     allow_root_jobs: bool
 
-    def admit(self, spec: JobSpec, nodes: Mapping[NodeName, Node]) -> JobSpec:
-        """The spec with defaults filled in.
+    def admit(self, spec: JobSpec, nodes: Mapping[NodeName, Node], *, needs_script: bool = True) -> JobSpec:
+        """The spec with defaults filled in. A batch job without a script is one whose steps its scheduler starts.
 
         Raises:
             CraneError: INVALID_ARGUMENT, it can never run, with what would be possible; PERMISSION_DENIED, a job of root.
@@ -49,7 +49,7 @@ class Admission:
         spec = replace(spec, partition=partition.name)
         if len(spec.name) > MAX_NAME or not spec.name.isprintable():
             raise refuse(f"job name: expected at most {MAX_NAME} printable characters")
-        if spec.kind is JobKind.BATCH:
+        if spec.kind is JobKind.BATCH and (needs_script or spec.script):
             _check_script(spec.script)
         spec = _sized(spec)
         _check_nodes(spec, partition)

@@ -127,7 +127,7 @@ async def serve(configuration: Configuration, stop: Stop, ready_file: Path | Non
             registry=registry,
             reflected_services=SERVICES if settings.enable_reflection else (),
         )
-        port = ExternalPort(controller, configuration.admission) if external is not None else None
+        port = ExternalPort(controller, lambda: configuration.admission) if external is not None else None
         add_services(
             server.raw, FrontService(desk), NodeService(sessions, store), SchedulerPortService(controller, port, external)
         )

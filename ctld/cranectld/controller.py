@@ -383,7 +383,9 @@ class Controller:
         self._keep(self.history.add(self.clock.now(), kind, text, key, node))
 
     def record_run(self, run: HookRun) -> bool:
-        """Writes a hook run into the history and the metrics, once per run id. False for a repeat."""
+        """Writes a hook run into the history and the metrics, once per run id. False for a repeat, or where there was no script to run."""
+        if run.outcome.ok and not run.scripts:
+            return False
         if not self.history.is_new_run(run.key.run_id):
             return False
         key = AttemptKey(run.key.job_id, run.key.attempt)
@@ -439,6 +441,7 @@ class Controller:
 
     def _node_decided(self, node: Node, why: str) -> None:
         self.store.add_decision(self.decisions.add(self.clock.now(), DecisionKind.NODE, None, node, why, ""))
+        self.metrics.decided(DecisionKind.NODE)
 
     def settle_owed(self, name: NodeName, key: AttemptKey) -> bool:
         """The node has run an Epilog it owed. False when it owed none for this attempt."""
@@ -446,6 +449,7 @@ class Controller:
             return False
         self.store.drop_owed(name, key)
         self._put_node(node_rules.freed(self.nodes[name], key))
+        self._node_decided(self.nodes[name], f"ran the Epilog of job {key.job_id} that it owed")
         self.wake()
         return True
 

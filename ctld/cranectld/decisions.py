@@ -3,14 +3,14 @@
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from cranectld.bell import Bell
 from cranectld.jobs.events import DecisionKind
 from cranectld.jobs.model import Job
 from cranectld.nodes import Node
-from cranectld.store import DecisionRecord
-
-DECISIONS_KEPT = 10_000
+from cranectld.store import DECISIONS_KEPT, DecisionRecord
+from cranekit.errors import CraneError, ErrorCode
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class DecisionLog:
             job_id=job.job_id if job else 0,
             attempt=job.attempt if job else 0,
             reason=reason,
-            not_before=job.not_before if job else 0.0,
+            not_before=job.not_before if job and kind is DecisionKind.REQUEUE else 0.0,
             step_id=step_id,
             node=node.name if node else "",
         )
@@ -47,5 +47,13 @@ class DecisionLog:
         return self._records[0].cursor if self._records else self.last_cursor + 1
 
     def after(self, cursor: int) -> list[DecisionRecord]:
+        """What came after a cursor; 0: all that is kept.
+
+        Raises:
+            CraneError: OUT_OF_RANGE, some of it is not kept any more.
+        """
+        if 0 < cursor < self.first_cursor - 1:
+            message = f"cursor {cursor} is too old: decisions are kept from {self.first_cursor} on"
+            raise CraneError(ErrorCode.OUT_OF_RANGE, message)
         start = max(0, cursor + 1 - self.first_cursor)
-        return [self._records[index] for index in range(start, len(self._records))]
+        return list(islice(self._records, start, None))

@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from cranekit.hostlist import HostlistError, expand
-
 from cranectld.admission import Admission
 from cranectld.bindings import Bindings
 from cranectld.controller import Controller
@@ -13,12 +11,14 @@ from cranectld.jobs import steps
 from cranectld.jobs.events import StepRequested
 from cranectld.jobs.model import Job, JobState, Step
 from cranectld.nodes import Node
+from cranectld.step_layout import laid_out
 from cranectld.store import MAX_BACKLOG
 from cranehooks.model.ids import JobId, NodeName
 from cranehooks.model.job import JobSpec, StdioMode, StepSpec
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookRun
 from cranekit.errors import CraneError, ErrorCode
+from cranekit.hostlist import HostlistError, expand
 from cranekit.rpc.credentials import Identity
 
 REQUESTS_REMEMBERED = 10_000
@@ -94,14 +94,7 @@ class FrontDesk:
             self.bindings.expect(controller.jobs[job_id])
         return ids
 
-    def create_step(
-        self,
-        job: Job,
-        spec: StepSpec,
-        nodelist: Sequence[NodeName],
-        num_nodes: int,
-        request_id: str,
-    ) -> Step:
+    def create_step(self, job: Job, spec: StepSpec, request_id: str) -> Step:
         """Creates a step, placed in blocks over its nodes. Idempotent by `request_id`.
 
         Raises:
@@ -113,40 +106,15 @@ class FrontDesk:
         if job.state is not JobState.RUNNING:
             message = f"job {job.job_id} is {job.state.value}: steps need a running job"
             raise CraneError(ErrorCode.FAILED_PRECONDITION, message)
-        if not spec.argv:
-            raise CraneError(ErrorCode.INVALID_ARGUMENT, "the step has no command")
-        nodes = self._step_nodes(job, nodelist, num_nodes)
-        ntasks = spec.ntasks or (job.spec.ntasks if len(nodes) == len(job.nodes) else len(nodes))
-        if ntasks < len(nodes):
-            if num_nodes or nodelist:
-                raise CraneError(ErrorCode.INVALID_ARGUMENT, f"{ntasks} tasks for {len(nodes)} nodes: expected at least one each")
-            nodes = nodes[:ntasks]
         step_id = steps.next_step_id(job)
-        placed = steps.placed(spec, step_id, steps.place_tasks(ntasks, nodes))
-        placed = replace(
-            placed,
-            cwd=spec.cwd or job.spec.cwd,
-            cpus_per_task=spec.cpus_per_task or job.spec.cpus_per_task,
-            stdio=StdioMode.ATTACHED,
-        )
-        job = self.controller.apply(job.job_id, StepRequested(self.controller.clock.now(), placed, nodes))
-        step = job.steps[step_id]
+        placed = replace(laid_out(job, spec, step_id), stdio=StdioMode.ATTACHED)
+        event = StepRequested(self.controller.clock.now(), placed, tuple(placed.tasks_per_node))
+        step = self.controller.apply(job.job_id, event).steps[step_id]
         if request_id:
             self._step_requests[key] = step
             if len(self._step_requests) > REQUESTS_REMEMBERED:
                 del self._step_requests[next(iter(self._step_requests))]
         return step
-
-    @staticmethod
-    def _step_nodes(job: Job, nodelist: Sequence[NodeName], num_nodes: int) -> tuple[NodeName, ...]:
-        strangers = [name for name in nodelist if name not in job.nodes]
-        if strangers:
-            raise CraneError(ErrorCode.INVALID_ARGUMENT, f"node {strangers[0]} is not in the allocation of job {job.job_id}")
-        nodes = tuple(name for name in job.nodes if not nodelist or name in nodelist)
-        if num_nodes > len(nodes):
-            message = f"{num_nodes} nodes are more than the {len(nodes)} of the allocation"
-            raise CraneError(ErrorCode.INVALID_ARGUMENT, message)
-        return nodes[:num_nodes] if num_nodes else nodes
 
     def check_owner(self, job: Job, who: Identity, *, strictly: bool = False) -> None:
         """Lets the owner pass, and an administrator unless `strictly`.

@@ -48,6 +48,11 @@ MIGRATIONS: tuple[str, ...] = (
 MAX_BACKLOG = 100_000
 """Queued writes beyond which new work is refused."""
 
+DECISIONS_KEPT = 10_000
+"""A scheduler that was away for longer starts anew."""
+
+_DECISIONS_PER_CLEANING = 1_000
+
 RETRY_S = 1.0
 """Between attempts to commit what failed."""
 
@@ -197,6 +202,8 @@ class Store:
 
     def add_decision(self, decision: DecisionRecord) -> None:
         self._write("INSERT INTO decisions VALUES (?, ?)", decision.cursor, _DECISION.dump_json(decision).decode())
+        if decision.cursor % _DECISIONS_PER_CLEANING == 0:
+            self._write("DELETE FROM decisions WHERE cursor <= ?", decision.cursor - DECISIONS_KEPT)
 
     def put_request(self, request_id: str, job_ids: Sequence[int]) -> None:
         self._write("INSERT OR REPLACE INTO requests VALUES (?, ?)", request_id, _IDS.dump_json(list(job_ids)).decode())
@@ -355,8 +362,8 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _restore(connection: sqlite3.Connection) -> Restored:
-    def column(sql: str) -> list[str]:
-        return [row[0] for row in connection.execute(sql)]
+    def column(sql: str, *parameters: int) -> list[str]:
+        return [row[0] for row in connection.execute(sql, parameters)]
 
     return Restored(
         jobs=[_JOB.validate_json(body) for body in column("SELECT body FROM jobs WHERE final = 0 ORDER BY job_id")],
@@ -368,7 +375,7 @@ def _restore(connection: sqlite3.Connection) -> Restored:
         last_cursor=connection.execute("SELECT coalesce(max(cursor), 0) FROM events").fetchone()[0],
         decisions=[
             _DECISION.validate_json(body)
-            for body in reversed(column("SELECT body FROM decisions ORDER BY cursor DESC LIMIT 10000"))
+            for body in reversed(column("SELECT body FROM decisions ORDER BY cursor DESC LIMIT ?", DECISIONS_KEPT))
         ],
     )
 

@@ -74,7 +74,7 @@ class FakeCraned(craned_service_pb2_grpc.CranedServiceServicer):
             return [
                 command
                 for command in self.told
-                if isinstance(command, kind) and getattr(command, "job", command).job_id == job_id
+                if isinstance(command, kind) and _job_of(command) == job_id
             ]
 
         await eventually_async(lambda: len(found()) >= number, deadline_s=15.0)

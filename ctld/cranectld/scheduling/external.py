@@ -1,19 +1,19 @@
 """An external scheduler places and retries; the controller only checks that what it asks for is possible."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from cranectld.admission import Admission
 from cranectld.controller import Controller
-from cranectld.jobs import steps
 from cranectld.jobs.events import CompletionRequested, StepRequested, StepSendRequested
 from cranectld.jobs.model import Job, JobState
 from cranectld.nodes import Node, gres_fits
 from cranectld.scheduling import Placement, Waiting
 from cranectld.scheduling.fifo import shares_of
+from cranectld.step_layout import laid_out
 from cranehooks.model.ids import Attempt, JobId, NodeName
-from cranehooks.model.job import ExitStatus, JobSpec, StepSpec
+from cranehooks.model.job import ExitStatus, JobKind, JobSpec, StepSpec
 from cranekit.errors import CraneError, ErrorCode
 
 
@@ -45,46 +45,69 @@ class ExternalScheduling:
 class ExternalPort:
     """What an external scheduler may ask for; idempotent by job, attempt and step."""
 
-    def __init__(self, controller: Controller, admission: Admission) -> None:
+    def __init__(self, controller: Controller, admission: Callable[[], Admission]) -> None:
         self._controller = controller
         self._admission = admission
 
-    def allocate(self, job_id: JobId, attempt: Attempt, spec: JobSpec | None, names: Sequence[NodeName]) -> Job:
+    async def allocate(self, job_id: JobId, attempt: Attempt, spec: JobSpec | None, names: Sequence[NodeName]) -> Job:
         """Starts an attempt on the scheduler's nodes, or finds it started.
 
         Raises:
             CraneError: FAILED_PRECONDITION, INVALID_ARGUMENT, ALREADY_EXISTS, NOT_FOUND: as the service documents.
         """
         controller = self._controller
+        if not job_id or not attempt:
+            raise _invalid("job_id and attempt: expected numbers from 1 on")
         nodes = self._nodes(names)
-        job = controller.jobs.get(job_id)
-        if job is None:
+        # Of ended jobs only the newest are in memory; the id of an older one must not start a second job.
+        ended = None if job_id in controller.jobs else await controller.store.job(job_id)
+        job = controller.jobs.get(job_id, ended)
+        if spec is not None:
+            spec = self._own_spec(spec, nodes)
+            if job is not None and job.spec != spec:
+                raise CraneError(ErrorCode.ALREADY_EXISTS, f"job {job_id} is another job, or was given with another spec")
+        if job is not None and attempt == job.attempt:
+            if job.nodes != tuple(names):
+                raise CraneError(ErrorCode.ALREADY_EXISTS, f"attempt {attempt} of job {job_id} is on {', '.join(job.nodes)}")
+            return job
+        if job is not None:
+            self._check_job(job, attempt)
+            _check_wanted(job.spec, nodes)
+            _check_available(job.spec, nodes)
+        else:
             if spec is None:
                 raise CraneError(ErrorCode.NOT_FOUND, f"job {job_id} does not exist: give its spec to create it")
             if attempt != 1:
                 raise _refused(f"job {job_id} is new: its first attempt is 1, not {attempt}")
-            spec = self._admission.admit(replace(spec, num_nodes=len(nodes)), controller.nodes)
-            self._check_available(spec, nodes)
+            _check_wanted(spec, nodes)
+            _check_available(spec, nodes)
             job = controller.adopt(job_id, spec)
-        elif attempt == job.attempt and job.attempt:
-            if job.nodes != tuple(names):
-                raise CraneError(ErrorCode.ALREADY_EXISTS, f"attempt {attempt} of job {job_id} is on {', '.join(job.nodes)}")
-            return job
-        self._check_job(job, attempt)
-        self._check_available(job.spec, nodes)
         return controller.allocate(job_id, shares_of(job.spec, tuple(names)), attempt)
+
+    def _own_spec(self, spec: JobSpec, nodes: Sequence[Node]) -> JobSpec:
+        """A job of the scheduler's own, complete. It is a batch job: nobody holds on to it as a launcher does to an interactive one."""
+        if spec.kind is not JobKind.BATCH:
+            raise _invalid("a scheduler's own job is a batch job: with a script, or without one and with steps by StartJobStep")
+        if not spec.user:
+            raise _invalid("spec.user: expected the name of the user whose job it is")
+        if spec.num_nodes not in (1, len(nodes)):
+            raise _invalid(f"nodes: got {len(nodes)}, the spec says {spec.num_nodes}")
+        # Left open, the number of nodes is that of the allocation, and the number of tasks follows from it.
+        ntasks = 0 if spec.ntasks_per_node and spec.num_nodes != len(nodes) else spec.ntasks
+        complete = replace(spec, num_nodes=len(nodes), ntasks=ntasks)
+        return self._admission().admit(complete, self._controller.nodes, needs_script=False)
 
     def _nodes(self, names: Sequence[NodeName]) -> list[Node]:
         if not names or len(set(names)) != len(names):
-            raise CraneError(ErrorCode.INVALID_ARGUMENT, "nodes: expected at least one, each once")
+            raise _invalid("nodes: expected at least one, each once")
         unknown = [name for name in names if name not in self._controller.nodes]
         if unknown:
             raise CraneError(ErrorCode.NOT_FOUND, f"node {unknown[0]} does not exist")
         return [self._controller.nodes[name] for name in names]
 
     def _check_job(self, job: Job, attempt: Attempt) -> None:
-        if attempt <= job.attempt:
-            raise _refused(f"attempt {attempt} of job {job.job_id} is not newer than {job.attempt}")
+        if attempt < job.attempt:
+            raise _refused(f"attempt {attempt} of job {job.job_id} is older than {job.attempt}")
         if job.state is not JobState.PENDING:
             raise _refused(f"job {job.job_id} is {job.state.value}: {job.reason or 'expected pending'}")
         if attempt != job.attempt + 1:
@@ -93,34 +116,28 @@ class ExternalPort:
         if wait_s > 0:
             raise _refused(f"job {job.job_id} was requeued: not before {wait_s:.1f} s from now")
 
-    @staticmethod
-    def _check_available(spec: JobSpec, nodes: Sequence[Node]) -> None:
-        for node, share in zip(nodes, shares_of(spec, [node.name for node in nodes]), strict=True):
-            if not node.takes_work:
-                raise _refused(f"node {node.name} is {node.unavailable_because}")
-            if node.cpus_free < share.cpus or node.memory_free_bytes < share.memory_bytes or not gres_fits(node, share.gres):
-                raise _refused(f"node {node.name} has not {share.cpus:g} CPUs, the memory and the gres free")
-
     def start_step(self, job_id: JobId, attempt: Attempt, spec: StepSpec) -> None:
         """Creates and sends a step whose id the scheduler chose; a repeat does nothing.
 
         Raises:
-            CraneError: FAILED_PRECONDITION, INVALID_ARGUMENT, NOT_FOUND.
+            CraneError: FAILED_PRECONDITION, INVALID_ARGUMENT, ALREADY_EXISTS, NOT_FOUND.
         """
         controller = self._controller
-        job = self._current(job_id, attempt)
-        known = job.steps.get(spec.step_id)
+        job = self.current(job_id, attempt)
+        step_id = spec.step_id
+        if not step_id.isdecimal() or str(int(step_id)) != step_id:
+            raise _invalid(f"step_id {step_id!r}: expected a decimal number")
+        placed = laid_out(job, spec, step_id)
+        known = job.steps.get(step_id)
         if known is not None:
-            if known.spec.argv != spec.argv:
-                raise CraneError(ErrorCode.ALREADY_EXISTS, f"step {spec.step_id} of job {job_id} is another command")
+            if known.spec != placed:
+                raise CraneError(ErrorCode.ALREADY_EXISTS, f"step {step_id} of job {job_id} is another one")
             return
-        if not spec.step_id.isdecimal() or not spec.argv:
-            raise CraneError(ErrorCode.INVALID_ARGUMENT, "a step needs a decimal step_id and a command")
+        if int(step_id) < job.next_step:
+            raise _refused(f"step {step_id} of job {job_id} is over, or was left out: the next one is {job.next_step}")
         at = controller.clock.now()
-        placement = steps.place_tasks(spec.ntasks or len(job.nodes), job.nodes)
-        placed = replace(steps.placed(spec, spec.step_id, placement), cwd=spec.cwd or job.spec.cwd)
-        controller.apply(job_id, StepRequested(at, placed, tuple(placement)))
-        controller.apply(job_id, StepSendRequested(at, attempt, spec.step_id))
+        controller.apply(job_id, StepRequested(at, placed, tuple(placed.tasks_per_node)))
+        controller.apply(job_id, StepSendRequested(at, attempt, step_id))
 
     def release(self, job_id: JobId, attempt: Attempt, exit_status: ExitStatus, cancel: str) -> None:
         """Ends an attempt; one that is over already stays as it is."""
@@ -132,12 +149,42 @@ class ExternalPort:
         else:
             self._controller.apply(job_id, CompletionRequested(self._controller.clock.now(), exit_status))
 
-    def _current(self, job_id: JobId, attempt: Attempt) -> Job:
+    def current(self, job_id: JobId, attempt: Attempt) -> Job:
+        """The job, if this is its current attempt.
+
+        Raises:
+            CraneError: NOT_FOUND; FAILED_PRECONDITION, another attempt.
+        """
         job = self._controller.job(job_id)
         if job.attempt != attempt:
-            raise _refused(f"job {job_id}: attempt {attempt} is over, the current one is {job.attempt}")
+            raise _refused(f"job {job_id}: attempt {attempt} is not the current one, which is {job.attempt}")
         return job
+
+
+def _check_wanted(spec: JobSpec, nodes: Sequence[Node]) -> None:
+    """The scheduler chooses among the nodes that the job's owner allows."""
+    names = [node.name for node in nodes]
+    if len(names) != spec.num_nodes:
+        raise _invalid(f"nodes: got {len(names)}, the job wants {spec.num_nodes}")
+    outside = [node.name for node in nodes if spec.partition not in node.config.partitions or node.name in spec.exclude]
+    if outside:
+        raise _invalid(f"node {outside[0]} is not in partition {spec.partition}, or the job excludes it")
+    missing = [name for name in spec.nodelist if name not in names]
+    if missing:
+        raise _invalid(f"node {missing[0]} is missing: the job asks for it")
+
+
+def _check_available(spec: JobSpec, nodes: Sequence[Node]) -> None:
+    for node, share in zip(nodes, shares_of(spec, [node.name for node in nodes]), strict=True):
+        if not node.takes_work:
+            raise _refused(f"node {node.name} is {node.unavailable_because}")
+        if node.cpus_free < share.cpus or node.memory_free_bytes < share.memory_bytes or not gres_fits(node, share.gres):
+            raise _refused(f"node {node.name} has not {share.cpus:g} CPUs, the memory and the gres free")
 
 
 def _refused(message: str) -> CraneError:
     return CraneError(ErrorCode.FAILED_PRECONDITION, message)
+
+
+def _invalid(message: str) -> CraneError:
+    return CraneError(ErrorCode.INVALID_ARGUMENT, message)

@@ -16,7 +16,7 @@ from cranectld.nodes import DrainCause, DrainOwner
 from cranectld.ports import SignalTasksCommand
 from cranectld.service import views
 from cranectld.service.callers import caller
-from cranehooks.model.ids import Attempt, AttemptKey, JobId, NodeName, StepId
+from cranehooks.model.ids import Attempt, AttemptKey, JobId, StepId
 from cranehooks.wire import (
     duration,
     exit_status_from_wire,
@@ -26,8 +26,7 @@ from cranehooks.wire import (
     step_spec_to_wire,
 )
 from cranekit.errors import CraneError, ErrorCode
-from cranekit.hostlist import expand
-from cranekit.rpc.credentials import Identity
+from cranekit.rpc.credentials import Identity, Role
 
 Context = grpc.aio.ServicerContext[Any, Any]  # of any method's messages
 
@@ -120,9 +119,7 @@ class FrontService(rpc.ControllerServiceServicer):
 
     async def CreateStep(self, request: pb.CreateStepRequest, context: Context) -> pb.CreateStepResponse:
         job = await self._own(JobId(request.job_id))
-        nodelist = tuple(NodeName(name) for name in expand(request.spec.nodelist)) if request.spec.nodelist else ()
-        spec = step_spec_from_wire(request.spec)
-        step = self._desk.create_step(job, spec, nodelist, request.spec.num_nodes, request.request_id)
+        step = self._desk.create_step(job, step_spec_from_wire(request.spec), request.request_id)
         await self._controller.settled()
         answer = pb.CreateStepResponse(
             attempt=job.attempt,
@@ -171,8 +168,8 @@ class FrontService(rpc.ControllerServiceServicer):
         return pb.RecordLaunchHookResponse()
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
-        who = caller()
-        user = request.user if self._desk.is_administrator(who) else who.user
+        who = caller(Role.USER, Role.SCHEDULER)
+        user = request.user if who.role is Role.SCHEDULER or self._desk.is_administrator(who) else who.user
         limit = min(request.limit or JOBS_PER_ANSWER, JOBS_PER_ANSWER)
         states = {views.JOB_STATES.from_wire(state) for state in request.states}
         jobs = await self._listed(states, set(request.job_ids), user, limit)

@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import grpc
 
 from crane.hooks.v1 import ctld_service_pb2 as pb
 from crane.hooks.v1 import ctld_service_pb2_grpc as rpc
+from crane.hooks.v1 import job_pb2
 from cranectld.controller import Controller
 from cranectld.jobs.events import DecisionKind
 from cranectld.ports import SignalTasksCommand
@@ -15,13 +17,15 @@ from cranectld.scheduling.external import ExternalPort, ExternalScheduling
 from cranectld.service import views
 from cranectld.service.callers import caller
 from cranectld.store import DecisionRecord
-from cranehooks.model.ids import Attempt, AttemptKey, JobId, NodeName, StepId
+from cranehooks.model.ids import Attempt, JobId, NodeName, StepId
+from cranehooks.model.job import StdioMode
 from cranehooks.wire import exit_status_from_wire, job_spec_from_wire, step_spec_from_wire, timestamp
 from cranekit.errors import CraneError, ErrorCode
 from cranekit.rpc.credentials import Role
 
 Context = grpc.aio.ServicerContext[Any, Any]  # of any method's messages
 
+MAX_SIGNAL = 64
 _WITH_JOB = {DecisionKind.SUBMITTED, DecisionKind.RUN, DecisionKind.REQUEUE, DecisionKind.END, DecisionKind.RELEASED}
 _WITH_NODE = {DecisionKind.NODE, DecisionKind.NODE_FREE}
 
@@ -38,25 +42,27 @@ class SchedulerPortService(rpc.SchedulerServiceServicer):
         port = self._checked()
         spec = job_spec_from_wire(request.spec) if request.HasField("spec") else None
         nodes = [NodeName(name) for name in request.nodes]
-        job = port.allocate(JobId(request.job_id), Attempt(request.attempt), spec, nodes)
+        job = await port.allocate(JobId(request.job_id), Attempt(request.attempt), spec, nodes)
         await self._controller.settled()
         return pb.AllocateJobResponse(job=views.job_status(job))
 
     async def StartJobStep(self, request: pb.StartJobStepRequest, context: Context) -> pb.StartJobStepResponse:
         port = self._checked()
-        port.start_step(JobId(request.job_id), Attempt(request.attempt), step_spec_from_wire(request.spec))
+        spec = step_spec_from_wire(request.spec)
+        if request.spec.stdio == job_pb2.STDIO_MODE_UNSPECIFIED:
+            spec = replace(spec, stdio=StdioMode.FILES)
+        port.start_step(JobId(request.job_id), Attempt(request.attempt), spec)
         await self._controller.settled()
         return pb.StartJobStepResponse()
 
     async def SignalJobStep(self, request: pb.SignalJobStepRequest, context: Context) -> pb.SignalJobStepResponse:
-        self._checked()
-        job = self._controller.job(JobId(request.job_id))
+        job = self._checked().current(JobId(request.job_id), Attempt(request.attempt))
         step = job.steps.get(StepId(request.step_id))
-        if job.attempt != request.attempt or step is None:
-            raise CraneError(
-                ErrorCode.NOT_FOUND, f"job {request.job_id} has no step {request.step_id} in attempt {request.attempt}"
-            )
-        command = SignalTasksCommand(AttemptKey(job.job_id, job.attempt), step.step_id, signal=request.signal)
+        if step is None:
+            raise CraneError(ErrorCode.NOT_FOUND, f"job {request.job_id} has no step {request.step_id}")
+        if not 1 <= request.signal <= MAX_SIGNAL:
+            raise CraneError(ErrorCode.INVALID_ARGUMENT, f"signal {request.signal}: expected 1 to {MAX_SIGNAL}")
+        command = SignalTasksCommand(job.key, step.step_id, signal=request.signal)
         for node in step.nodes:
             if node not in step.ended_nodes:
                 self._controller.signal_step(job, node, command)
@@ -75,21 +81,23 @@ class SchedulerPortService(rpc.SchedulerServiceServicer):
         self._checked()
         log = self._controller.decisions
         cursor = request.after_cursor
-        if cursor + 1 < log.first_cursor and cursor:
-            message = f"cursor {cursor} is too old: decisions are kept from {log.first_cursor} on"
-            raise CraneError(ErrorCode.OUT_OF_RANGE, message)
+        if cursor > log.last_cursor:
+            raise CraneError(ErrorCode.OUT_OF_RANGE, f"cursor {cursor} has not been given out: the last one is {log.last_cursor}")
         scheduling = self._scheduling
         listening = scheduling.submissions() if scheduling is not None and request.accepts_submissions else nullcontext()
-        with listening:
-            self._controller.wake()
-            while True:
-                ticket = log.bell.ticket()
-                for record in log.after(cursor):
-                    cursor = record.cursor
-                    await self._controller.settled()
-                    yield self._message(record)
-                if cursor >= log.last_cursor:
-                    await ticket.wait()
+        try:
+            with listening:
+                self._controller.wake()
+                while True:
+                    ticket = log.bell.ticket()
+                    for record in log.after(cursor):
+                        cursor = record.cursor
+                        await self._controller.settled()
+                        yield self._message(record)
+                    if cursor >= log.last_cursor:
+                        await ticket.wait()
+        finally:
+            self._controller.wake()  # jobs wait for another reason now
 
     def _message(self, record: DecisionRecord) -> pb.WatchDecisionsResponse:
         kind = DecisionKind(record.kind)

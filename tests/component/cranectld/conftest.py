@@ -30,6 +30,7 @@ class Site:
     hooks: str = ""
     extra: str = ""
     nodes: str = "cn[01-02]"
+    requeue_delay_s: str = "0.05"
     program: Program | None = None
 
     @property
@@ -42,7 +43,7 @@ class Site:
 CranectldListen: 127.0.0.1:0
 StateDir: {self.directory}/state
 RunDir: {self.directory}/run
-RequeueDelay: 0.05
+RequeueDelay: {self.requeue_delay_s}
 HeartbeatInterval: 0.2
 NodeDownTimeout: 1.5
 LauncherGrace: 0.3

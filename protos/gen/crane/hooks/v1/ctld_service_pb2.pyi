@@ -1699,11 +1699,11 @@ class WatchDecisionsResponse(_message.Message):
     def not_before(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def job(self) -> _job_pb2.JobStatus:
-        """With SUBMITTED, REQUEUE, END."""
+        """The job as it is now, which may be later than the decision: with SUBMITTED, RUN, REQUEUE, RELEASED, END, unless it ended long ago."""
 
     @_builtins.property
     def node(self) -> _node_pb2.NodeStatus:
-        """With NODE and NODE_FREE."""
+        """The node as it is now: with NODE and NODE_FREE."""
 
     @_builtins.property
     def step(self) -> _job_pb2.StepStatus:

@@ -1165,21 +1165,24 @@ class SchedulerServiceServicer:
 
     def AllocateJob(self, request, context):
         """Allocates one attempt of a job on nodes the scheduler chose; hooks start at once. For a job that came by cbatch, only id,
-        attempt and nodes are given; for the scheduler's own job, its spec too, and the id is the scheduler's to choose.
+        attempt and nodes are given; for the scheduler's own job, its spec too, and the id is the scheduler's to choose. An own job is a batch
+        job; without a script it runs nothing until StartJobStep, and lasts until ReleaseAllocation. The nodes are as many as the job wants, in
+        its partition, and not excluded by it: INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StartJobStep(self, request, context):
-        """Starts a step of a Running job.
+        """Starts a step of a Running job. Ids grow; left open are ntasks (the job's) and stdio (the job's output files).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SignalJobStep(self, request, context):
-        """Signals a step; TERM and KILL of a whole job go by ReleaseJob.
+        """Signals a step; a whole job is ended by ReleaseAllocation. FAILED_PRECONDITION: not the current attempt. Not idempotent
+        by nature: a repeat signals again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1193,7 +1196,8 @@ class SchedulerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchDecisions(self, request, context):
-        """Decisions after a cursor, then as they are taken. OUT_OF_RANGE: older than what is kept; list jobs and start anew.
+        """Decisions after a cursor (0: all that is kept), then as they are taken. OUT_OF_RANGE: the cursor is older than what is kept, or newer
+        than what was decided; list jobs and nodes, which a scheduler may, and start anew.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -404,16 +404,22 @@ class SchedulerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SchedulerServiceAsyncStub: ...
     AllocateJob: _grpc.UnaryUnaryMultiCallable[_ctld_service_pb2.AllocateJobRequest, _ctld_service_pb2.AllocateJobResponse]
     """Allocates one attempt of a job on nodes the scheduler chose; hooks start at once. For a job that came by cbatch, only id,
-    attempt and nodes are given; for the scheduler's own job, its spec too, and the id is the scheduler's to choose.
+    attempt and nodes are given; for the scheduler's own job, its spec too, and the id is the scheduler's to choose. An own job is a batch
+    job; without a script it runs nothing until StartJobStep, and lasts until ReleaseAllocation. The nodes are as many as the job wants, in
+    its partition, and not excluded by it: INVALID_ARGUMENT.
     """
     StartJobStep: _grpc.UnaryUnaryMultiCallable[_ctld_service_pb2.StartJobStepRequest, _ctld_service_pb2.StartJobStepResponse]
-    """Starts a step of a Running job."""
+    """Starts a step of a Running job. Ids grow; left open are ntasks (the job's) and stdio (the job's output files)."""
     SignalJobStep: _grpc.UnaryUnaryMultiCallable[_ctld_service_pb2.SignalJobStepRequest, _ctld_service_pb2.SignalJobStepResponse]
-    """Signals a step; TERM and KILL of a whole job go by ReleaseJob."""
+    """Signals a step; a whole job is ended by ReleaseAllocation. FAILED_PRECONDITION: not the current attempt. Not idempotent
+    by nature: a repeat signals again.
+    """
     ReleaseAllocation: _grpc.UnaryUnaryMultiCallable[_ctld_service_pb2.ReleaseAllocationRequest, _ctld_service_pb2.ReleaseAllocationResponse]
     """Ends an attempt: what runs is ended, then the Epilogs run."""
     WatchDecisions: _grpc.UnaryStreamMultiCallable[_ctld_service_pb2.WatchDecisionsRequest, _ctld_service_pb2.WatchDecisionsResponse]
-    """Decisions after a cursor, then as they are taken. OUT_OF_RANGE: older than what is kept; list jobs and start anew."""
+    """Decisions after a cursor (0: all that is kept), then as they are taken. OUT_OF_RANGE: the cursor is older than what is kept, or newer
+    than what was decided; list jobs and nodes, which a scheduler may, and start anew.
+    """
 
 @_typing.type_check_only
 class SchedulerServiceAsyncStub(SchedulerServiceStub):
@@ -427,16 +433,22 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     AllocateJob: _aio.UnaryUnaryMultiCallable[_ctld_service_pb2.AllocateJobRequest, _ctld_service_pb2.AllocateJobResponse]  # type: ignore[assignment]
     """Allocates one attempt of a job on nodes the scheduler chose; hooks start at once. For a job that came by cbatch, only id,
-    attempt and nodes are given; for the scheduler's own job, its spec too, and the id is the scheduler's to choose.
+    attempt and nodes are given; for the scheduler's own job, its spec too, and the id is the scheduler's to choose. An own job is a batch
+    job; without a script it runs nothing until StartJobStep, and lasts until ReleaseAllocation. The nodes are as many as the job wants, in
+    its partition, and not excluded by it: INVALID_ARGUMENT.
     """
     StartJobStep: _aio.UnaryUnaryMultiCallable[_ctld_service_pb2.StartJobStepRequest, _ctld_service_pb2.StartJobStepResponse]  # type: ignore[assignment]
-    """Starts a step of a Running job."""
+    """Starts a step of a Running job. Ids grow; left open are ntasks (the job's) and stdio (the job's output files)."""
     SignalJobStep: _aio.UnaryUnaryMultiCallable[_ctld_service_pb2.SignalJobStepRequest, _ctld_service_pb2.SignalJobStepResponse]  # type: ignore[assignment]
-    """Signals a step; TERM and KILL of a whole job go by ReleaseJob."""
+    """Signals a step; a whole job is ended by ReleaseAllocation. FAILED_PRECONDITION: not the current attempt. Not idempotent
+    by nature: a repeat signals again.
+    """
     ReleaseAllocation: _aio.UnaryUnaryMultiCallable[_ctld_service_pb2.ReleaseAllocationRequest, _ctld_service_pb2.ReleaseAllocationResponse]  # type: ignore[assignment]
     """Ends an attempt: what runs is ended, then the Epilogs run."""
     WatchDecisions: _aio.UnaryStreamMultiCallable[_ctld_service_pb2.WatchDecisionsRequest, _ctld_service_pb2.WatchDecisionsResponse]  # type: ignore[assignment]
-    """Decisions after a cursor, then as they are taken. OUT_OF_RANGE: older than what is kept; list jobs and start anew."""
+    """Decisions after a cursor (0: all that is kept), then as they are taken. OUT_OF_RANGE: the cursor is older than what is kept, or newer
+    than what was decided; list jobs and nodes, which a scheduler may, and start anew.
+    """
 
 class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     """For an external scheduler, which owns placement and retry. Needs the scheduler's credentials. It serves only when the configuration
@@ -453,7 +465,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ctld_service_pb2.AllocateJobResponse, _abc.Awaitable[_ctld_service_pb2.AllocateJobResponse]]:
         """Allocates one attempt of a job on nodes the scheduler chose; hooks start at once. For a job that came by cbatch, only id,
-        attempt and nodes are given; for the scheduler's own job, its spec too, and the id is the scheduler's to choose.
+        attempt and nodes are given; for the scheduler's own job, its spec too, and the id is the scheduler's to choose. An own job is a batch
+        job; without a script it runs nothing until StartJobStep, and lasts until ReleaseAllocation. The nodes are as many as the job wants, in
+        its partition, and not excluded by it: INVALID_ARGUMENT.
         """
 
     @_abc_1.abstractmethod
@@ -462,7 +476,7 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ctld_service_pb2.StartJobStepRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ctld_service_pb2.StartJobStepResponse, _abc.Awaitable[_ctld_service_pb2.StartJobStepResponse]]:
-        """Starts a step of a Running job."""
+        """Starts a step of a Running job. Ids grow; left open are ntasks (the job's) and stdio (the job's output files)."""
 
     @_abc_1.abstractmethod
     def SignalJobStep(
@@ -470,7 +484,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ctld_service_pb2.SignalJobStepRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ctld_service_pb2.SignalJobStepResponse, _abc.Awaitable[_ctld_service_pb2.SignalJobStepResponse]]:
-        """Signals a step; TERM and KILL of a whole job go by ReleaseJob."""
+        """Signals a step; a whole job is ended by ReleaseAllocation. FAILED_PRECONDITION: not the current attempt. Not idempotent
+        by nature: a repeat signals again.
+        """
 
     @_abc_1.abstractmethod
     def ReleaseAllocation(
@@ -486,6 +502,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ctld_service_pb2.WatchDecisionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_ctld_service_pb2.WatchDecisionsResponse], _abc.AsyncIterator[_ctld_service_pb2.WatchDecisionsResponse]]:
-        """Decisions after a cursor, then as they are taken. OUT_OF_RANGE: older than what is kept; list jobs and start anew."""
+        """Decisions after a cursor (0: all that is kept), then as they are taken. OUT_OF_RANGE: the cursor is older than what is kept, or newer
+        than what was decided; list jobs and nodes, which a scheduler may, and start anew.
+        """
 
 def add_SchedulerServiceServicer_to_server(servicer: SchedulerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
