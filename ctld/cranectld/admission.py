@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cranectld.nodes import Node, gres_counts
+from cranectld.nodes.model import Node, gres_counts
 from cranectld.scheduling.fifo import largest_share
 from cranehooks.model.ids import NodeName
 from cranehooks.model.job import JobKind, JobSpec

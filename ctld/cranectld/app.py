@@ -21,8 +21,8 @@ from cranectld.frontdesk import FrontDesk
 from cranectld.jobs.events import StepEnded
 from cranectld.jobs.model import TaskResult
 from cranectld.metrics import ControllerMetrics
-from cranectld.node_sessions import NodeSessions
-from cranectld.nodes import NodeUse
+from cranectld.nodes.model import NodeUse
+from cranectld.nodes.sessions import NodeSessions
 from cranectld.ports import NodeCommand, RunStepCommand
 from cranectld.scheduling.external import ExternalPort, ExternalScheduling
 from cranectld.scheduling.fifo import FifoScheduler
@@ -148,7 +148,7 @@ async def serve(configuration: Configuration, stop: Stop, ready_file: Path | Non
             "cranectld.serving",
             address=address,
             metrics=metrics_address,
-            nodes=len(controller.nodes),
+            nodes=len(controller.fleet.nodes),
             profile=settings.profile_name,
         )
         try:
@@ -177,7 +177,7 @@ def _refused(controller: Controller, node: NodeName, command: NodeCommand, why: 
 def node_states(controller: Controller) -> dict[str, int]:
     """How many nodes are in each state, for the metrics."""
     states = {"idle": 0, "allocated": 0, "completing": 0, "drained": 0, "down": 0}
-    for node in controller.nodes.values():
+    for node in controller.fleet.nodes.values():
         if not node.up:
             states["down"] += 1
         elif node.is_drained:

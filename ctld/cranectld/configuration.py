@@ -7,8 +7,8 @@ from pathlib import Path
 import structlog
 
 from cranectld.admission import Admission, Partition
-from cranectld.breaker import DrainBudget
-from cranectld.nodes import Node, NodeConfig
+from cranectld.nodes.breaker import DrainBudget
+from cranectld.nodes.model import Node, NodeConfig
 from cranehooks.execution import scripts
 from cranehooks.model.points import Runner, points_of
 from cranehooks.model.run import HookSettings

@@ -12,11 +12,8 @@ from typing import assert_never
 
 import structlog
 
-from cranectld import nodes as node_rules
 from cranectld.bell import Bell
-from cranectld.breaker import DrainBudget
-from cranectld.decisions import DecisionLog
-from cranectld.history import Event, History
+from cranectld.chronicle import Chronicle
 from cranectld.jobs import machine
 from cranectld.jobs.events import (
     Allocated,
@@ -29,6 +26,7 @@ from cranectld.jobs.events import (
     FreeNode,
     HoldRequested,
     InvalidTransitionError,
+    NodeLost,
     OweEpilog,
     PrepareNode,
     Record,
@@ -42,9 +40,11 @@ from cranectld.jobs.events import (
     TimeLimitReached,
 )
 from cranectld.jobs.events import Event as JobEvent
-from cranectld.jobs.model import Job, JobState, NodeProgress
+from cranectld.jobs.model import Job, JobState
 from cranectld.metrics import ControllerMetrics
-from cranectld.nodes import DrainCause, DrainOwner, Node
+from cranectld.nodes.breaker import DrainBudget
+from cranectld.nodes.fleet import Fleet
+from cranectld.nodes.model import Node
 from cranectld.ports import (
     Clock,
     CtldHooks,
@@ -56,13 +56,13 @@ from cranectld.ports import (
     SignalTasksCommand,
 )
 from cranectld.scheduling import Placement, Scheduling
-from cranectld.store import NodeRecord, OwedEpilog, Restored, Store
+from cranectld.store import OwedEpilog, Restored, Store
 from cranehooks.model.ids import Attempt, AttemptKey, JobId, NodeName
 from cranehooks.model.job import ExitStatus, JobOnNode, JobSpec, NodeShare
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookKey, HookRun, HookSettings
-from cranehooks.policy import RequeuePolicy, drain_reason
+from cranehooks.policy import RequeuePolicy
 from cranekit.errors import CraneError, ErrorCode
 
 _log = structlog.get_logger()
@@ -97,13 +97,10 @@ class Controller:
     ) -> None:
         self.cluster = cluster
         self.jobs: dict[JobId, Job] = {}
-        self.nodes: dict[NodeName, Node] = {node.name: node for node in nodes}
-        self.owed: dict[tuple[NodeName, AttemptKey], OwedEpilog] = {}
         self.waiting: dict[JobId, str] = {}
         """Why pending jobs wait, by the scheduler's last word."""
-        self.history = History()
-        self.decisions = DecisionLog()
-        self.budget = budget
+        self.chronicle = Chronicle(store, clock, metrics)
+        self.fleet = Fleet(nodes, budget, store=store, chronicle=self.chronicle, clock=clock, metrics=metrics, wake=self.wake)
         self.scheduling = scheduling
         self.clock = clock
         self.metrics = metrics
@@ -122,24 +119,18 @@ class Controller:
 
     def restore(self, restored: Restored) -> None:
         """Takes over what the store kept. Controller hooks that were running are lost: nobody saw their end."""
-        for record in restored.nodes:
-            if record.name in self.nodes:
-                self.nodes[record.name] = replace(self.nodes[record.name], boot_id=record.boot_id, drains=record.drains)
-        for owed in restored.owed:
-            self.owed[owed.node, owed.key] = owed
-            if owed.node in self.nodes:
-                self.nodes[owed.node] = node_rules.owing(self.nodes[owed.node], owed.key)
-        self.budget.breakers |= {breaker.digest: breaker for breaker in restored.breakers}
+        self.fleet.restore(restored)
         self.requests |= {request: [JobId(number) for number in ids] for request, ids in restored.requests.items()}
         self._last_job_id = restored.last_job_id
-        self.history.last_cursor = restored.last_cursor
-        self.decisions.restore(restored.decisions)
+        self.chronicle.history.last_cursor = restored.last_cursor
+        self.chronicle.decisions.restore(restored.decisions)
         for job in restored.jobs:
             self.jobs[job.job_id] = job
-            for share in job.shares if job.state.is_allocated else ():
-                if share.node in self.nodes and job.progress.get(share.node) not in (NodeProgress.RELEASED, NodeProgress.LOST):
-                    node = node_rules.allocated(self.nodes[share.node], job.key, share)
-                    self.nodes[share.node] = node_rules.completing(node, job.key) if job.state is JobState.COMPLETING else node
+            if job.state.is_allocated:
+                held = [share for share in job.shares if share.node in self.fleet and share.node in job.busy_nodes]
+                self.fleet.allocate(job.key, held)
+                if job.state is JobState.COMPLETING:
+                    self.fleet.complete(job.key, [share.node for share in held])
 
     async def run(self) -> None:
         """Schedules, and resumes what the store left under way, until cancelled."""
@@ -158,8 +149,12 @@ class Controller:
     def _resume(self, job: Job) -> None:
         if job.state is JobState.RUNNING and job.spec.time_limit_s is not None:
             self._start_timer(job, max(0.0, job.started_at + job.spec.time_limit_s - self.clock.now()))
+        for node in job.busy_nodes:
+            if node not in self.fleet:
+                self.apply(job.job_id, NodeLost(self.clock.now(), node))
         for point in self._lost_ctld_hooks(job):
             run = lost_ctld_run(job, point, self.clock.now())
+            self.metrics.runs.observe(run)
             self.record_run(run)
             self.apply(job.job_id, CtldHookEnded(self.clock.now(), job.attempt, run))
 
@@ -195,8 +190,8 @@ class Controller:
             element = spec if spec.array_task_id is None else replace(spec, array_job_id=array_id)
             job = Job(job_id, element, submitted_at=at)
             self._put(job)
-            self.record("submitted", f"by {spec.user} as {spec.kind.value}", job.key)
-            self._decided(job, Decide(DecisionKind.SUBMITTED))
+            self.chronicle.record("submitted", f"by {spec.user} as {spec.kind.value}", job.key)
+            self.chronicle.decided(job, Decide(DecisionKind.SUBMITTED), None)
             ids.append(job_id)
         if request_id:
             self.requests[request_id] = ids
@@ -213,7 +208,7 @@ class Controller:
         self._last_job_id = max(self._last_job_id, job_id)
         job = Job(job_id, spec, submitted_at=self.clock.now())
         self._put(job)
-        self.record("submitted", f"by the scheduler for {spec.user}", job.key)
+        self.chronicle.record("submitted", f"by the scheduler for {spec.user}", job.key)
         return job
 
     def allocate(self, job_id: JobId, shares: tuple[NodeShare, ...], attempt: Attempt | None = None) -> Job:
@@ -226,8 +221,7 @@ class Controller:
         number = Attempt(job.attempt + 1) if attempt is None else attempt
         event = Allocated(self.clock.now(), shares, self._hooks(), number)
         job, effects = machine.advance(job, event, self.requeue)
-        for share in shares:
-            self._put_node(node_rules.allocated(self.nodes[share.node], job.key, share))
+        self.fleet.allocate(job.key, shares)
         self.waiting.pop(job_id, None)
         self._settle(job, effects)
         return self.jobs[job_id]
@@ -267,8 +261,7 @@ class Controller:
         if old is not job:
             self._put(job)
             if job.state is JobState.COMPLETING and (old is None or old.state is not JobState.COMPLETING):
-                for node in job.nodes:
-                    self._put_node(node_rules.completing(self.nodes[node], job.key))
+                self.fleet.complete(job.key, job.nodes)
         for effect in effects:
             self._carry_out(job, effect)
 
@@ -300,25 +293,22 @@ class Controller:
             case PrepareNode(node) | SendStep(node) | TerminateStep(node) | ReleaseNode(node):
                 self._links.send(node, self.command(job, effect))
             case DrainNode(node, reason):
-                self.drain(node, DrainCause(DrainOwner.HOOKS, reason, self.clock.now()))
+                self.fleet.drain_for_hook(node, reason)
             case FreeNode(node):
-                self._put_node(node_rules.freed(self.nodes[node], key))
-                self.wake()
+                self.fleet.free(node, key)
             case OweEpilog(node):
                 ending = job.ending
-                owed = OwedEpilog(node, self.job_on_node(job, node), ending.exit if ending else ExitStatus(), f"{node} was lost")
-                self.owed[node, key] = owed
-                self.store.put_owed(owed)
-                self._put_node(node_rules.owing(self.nodes[node], key))
+                exit_status = ending.exit if ending else ExitStatus()
+                self.fleet.owe(OwedEpilog(node, self.job_on_node(job, node), exit_status, f"{node} was lost"))
             case StartTimeLimit(after_s):
                 self._start_timer(job, after_s)
             case StopTimeLimit():
                 if (timer := self._timers.pop(key, None)) is not None:
                     timer.cancel()
             case Record(kind, text, node):
-                self.record(kind, text, key, node)
+                self.chronicle.record(kind, text, key, node)
             case Decide():
-                self._decided(job, effect)
+                self.chronicle.decided(job, effect, self.fleet.nodes.get(effect.node) if effect.node is not None else None)
             case _:
                 assert_never(effect)
 
@@ -368,117 +358,17 @@ class Controller:
 
         self._timers[job.key] = asyncio.get_running_loop().call_later(after_s, reached)
 
-    def _decided(self, job: Job, effect: Decide) -> None:
-        node = self.nodes[effect.node] if effect.node is not None else None
-        decision = self.decisions.add(self.clock.now(), effect.kind, job, node, effect.reason, effect.step_id or "")
-        self.store.add_decision(decision)
-        self.metrics.decided(effect.kind)
-        _log.info(
-            "decision", decision=effect.kind.value, job=job.job_id, attempt=job.attempt, reason=effect.reason, node=effect.node
-        )
-
-    # History
-
-    def record(self, kind: str, text: str, key: AttemptKey | None = None, node: NodeName | None = None) -> None:
-        self._keep(self.history.add(self.clock.now(), kind, text, key, node))
-
     def record_run(self, run: HookRun) -> bool:
-        """Writes a hook run into the history and the metrics, once per run id. False for a repeat, or where there was no script to run."""
-        if run.outcome.ok and not run.scripts:
+        """Writes a hook run into the history, once per run id. False for a repeat, or where there was no script to run."""
+        if not self.chronicle.record_run(run):
             return False
-        if not self.history.is_new_run(run.key.run_id):
-            return False
-        key = AttemptKey(run.key.job_id, run.key.attempt)
-        text = f"{run.key.point.value} {run.outcome}"
-        self._keep(self.history.add(self.clock.now(), "hook", text, key, run.key.node, run))
-        if run.key.point in (HookPoint.CRANECTLD_PROLOG, HookPoint.CRANECTLD_EPILOG):
-            self.metrics.runs.observe(run)
-        if not run.outcome.ok:
-            script = run.failed_script
-            _log.warning("hook.failed", run=run.key.run_id, outcome=str(run.outcome), script=script.path if script else None)
         if (bell := self._bells.get(run.key.job_id)) is not None:
             bell.ring()
         return True
 
-    def _keep(self, event: Event) -> None:
-        self.store.add_event(event)
-
-    # Nodes
-
-    def drain(self, name: NodeName, cause: DrainCause) -> None:
-        """Takes a node out of service. A cause it has already is not repeated."""
-        node = self.nodes[name]
-        changed = node_rules.drained(node, cause)
-        if changed is node:
-            return
-        self._put_node(changed)
-        self.metrics.drained(cause.owner)
-        self._node_decided(changed, cause.reason)
-        _log.warning("node.drained", node=name, owner=cause.owner.value, reason=cause.reason)
-
-    def resume(self, name: NodeName, owner: DrainOwner | None) -> bool:
-        """Clears its drains (of one owner). False when there was nothing to clear."""
-        node = self.nodes[name]
-        changed = node_rules.resumed(node, owner)
-        if changed.drains == node.drains:
-            return False
-        self._put_node(changed)
-        self._node_decided(changed, "resumed")
-        self.wake()
-        return True
-
-    def set_node(self, node: Node, why: str) -> None:
-        """A node's presence changed."""
-        self._put_node(node)
-        self._node_decided(node, why)
-        self.wake()
-
-    def _put_node(self, node: Node) -> None:
-        old = self.nodes[node.name]
-        self.nodes[node.name] = node
-        if (old.drains, old.boot_id) != (node.drains, node.boot_id):
-            self.store.put_node(NodeRecord(node.name, node.boot_id, node.drains))
-
-    def _node_decided(self, node: Node, why: str) -> None:
-        self.store.add_decision(self.decisions.add(self.clock.now(), DecisionKind.NODE, None, node, why, ""))
-        self.metrics.decided(DecisionKind.NODE)
-
-    def settle_owed(self, name: NodeName, key: AttemptKey) -> bool:
-        """The node has run an Epilog it owed. False when it owed none for this attempt."""
-        if self.owed.pop((name, key), None) is None:
-            return False
-        self.store.drop_owed(name, key)
-        self._put_node(node_rules.freed(self.nodes[name], key))
-        self._node_decided(self.nodes[name], f"ran the Epilog of job {key.job_id} that it owed")
-        self.wake()
-        return True
-
-    def drain_for_owed(self, name: NodeName, epilog: HookRun) -> None:
-        """An Epilog that a node owed has failed there: the node is drained like after any other."""
-        if epilog.outcome.ok or epilog.outcome.kind is OutcomeKind.STOPPED:
-            return
-        reason = drain_reason(epilog)
-        self.drain(name, DrainCause(DrainOwner.HOOKS, reason, self.clock.now()))
-        self.record("drained", reason, AttemptKey(epilog.key.job_id, epilog.key.attempt), name)
-
     def charge(self, run: HookRun, job: Job) -> str:
         """Charges a failing node hook to its script's drain budget. Returns the script's name when the budget is used up."""
-        node = run.key.node
-        if node is None or run.outcome.ok:
-            return ""
-        if not machine.verdict(job, run).drain:
-            return ""
-        script = run.failed_script
-        path = script.path if script is not None else run.key.point.value
-        digest = script.sha256 if script is not None and script.sha256 else f"path:{path}"
-        charge = self.budget.charge(digest, path, node, self.clock.now())
-        self.store.put_breaker(charge.breaker)
-        if charge.trips:
-            self.metrics.breaker_tripped()
-            text = f"{path} drained {len(charge.breaker.nodes)} nodes: nothing more is drained for it until hookctl breaker reset"
-            self.record("breaker", text, AttemptKey(run.key.job_id, run.key.attempt))
-            _log.error("breaker.tripped", script=path, digest=digest, nodes=charge.breaker.nodes)
-        return "" if charge.drains else path.rsplit("/", 1)[-1]
+        return self.fleet.charge(run) if machine.verdict(job, run).drain else ""
 
     # Scheduling
 
@@ -495,7 +385,7 @@ class Controller:
                 key=lambda job: job.job_id,
             )
             now = self.clock.now()
-            for answer in self.scheduling.place(pending, tuple(self.nodes.values()), now):
+            for answer in self.scheduling.place(pending, tuple(self.fleet.nodes.values()), now):
                 if isinstance(answer, Placement):
                     self.allocate(answer.job_id, answer.shares)
                 elif self.waiting.get(answer.job_id) != answer.reason:
@@ -512,7 +402,7 @@ class Controller:
 
     def _hold_for_breakers(self, pending: list[Job]) -> None:
         """Jobs that would run a script whose drain budget is used up wait for an administrator instead of for the next failure."""
-        tripped = self.budget.tripped()
+        tripped = self.fleet.budget.tripped()
         if not tripped:
             return
         patterns = [pattern for point in NODE_POINTS for pattern in self._hooks().patterns.get(point, ())]

@@ -8,7 +8,7 @@ from itertools import islice
 from cranectld.bell import Bell
 from cranectld.jobs.events import DecisionKind
 from cranectld.jobs.model import Job
-from cranectld.nodes import Node
+from cranectld.nodes.model import Node
 from cranectld.store import DECISIONS_KEPT, DecisionRecord
 from cranekit.errors import CraneError, ErrorCode
 

@@ -10,7 +10,7 @@ from cranectld.controller import Controller
 from cranectld.jobs import steps
 from cranectld.jobs.events import StepRequested
 from cranectld.jobs.model import Job, JobState, Step
-from cranectld.nodes import Node
+from cranectld.nodes.model import Node
 from cranectld.step_layout import laid_out
 from cranectld.store import MAX_BACKLOG
 from cranehooks.model.ids import JobId, NodeName
@@ -82,7 +82,7 @@ class FrontDesk:
         if not controller.scheduling.accepts_submissions:
             message = "jobs are placed by an external scheduler that does not accept submissions, or is not connected"
             raise CraneError(ErrorCode.FAILED_PRECONDITION, message)
-        spec = self._admission().admit(spec, controller.nodes)
+        spec = self._admission().admit(spec, controller.fleet.nodes)
         elements = [spec] if indexes is None else [replace(spec, array_task_id=index) for index in indexes]
         open_jobs = sum(not job.state.is_final for job in controller.jobs.values())
         limit = self._max_queued_jobs()
@@ -146,10 +146,10 @@ class FrontDesk:
             names = [NodeName(name) for name in expand(hostlist)]
         except HostlistError as error:
             raise CraneError(ErrorCode.INVALID_ARGUMENT, f"nodes {hostlist!r}: {error.message}") from error
-        unknown = [name for name in names if name not in self.controller.nodes]
+        unknown = [name for name in names if name not in self.controller.fleet.nodes]
         if unknown or not names:
             raise CraneError(ErrorCode.NOT_FOUND, f"node {unknown[0] if unknown else hostlist!r} does not exist")
-        return [self.controller.nodes[name] for name in names]
+        return [self.controller.fleet.nodes[name] for name in names]
 
     def record_launch_run(self, run: HookRun) -> None:
         """Writes a crun hook's run into the history. Its output is bounded, its point must be crun's.
@@ -171,17 +171,12 @@ class FrontDesk:
             CraneError: NOT_FOUND, INVALID_ARGUMENT.
         """
         controller = self.controller
-        matching = [digest for digest in controller.budget.breakers if digest.startswith(prefix)]
+        matching = [digest for digest in controller.fleet.budget.breakers if digest.startswith(prefix)]
         if prefix and not matching:
             raise CraneError(ErrorCode.NOT_FOUND, f"no breaker for a script with digest {prefix}…")
         if prefix and len(matching) > 1:
             raise CraneError(ErrorCode.INVALID_ARGUMENT, f"digest {prefix} is not unique: {len(matching)} scripts")
-        chosen = controller.budget.reset(prefix, controller.clock.now())
-        for breaker in chosen:
-            controller.store.put_breaker(controller.budget.breakers[breaker.digest])
-            controller.record("breaker", f"{breaker.script} reset by {who.user}")
-        controller.wake()
-        return len(chosen)
+        return len(controller.fleet.reset_breakers(prefix, who.user))
 
     def describe(self, facts: ClusterFacts) -> None:
         facts.name = self.controller.cluster

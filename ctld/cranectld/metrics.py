@@ -8,7 +8,7 @@ from prometheus_client.registry import Collector
 
 from cranectld.jobs.events import DecisionKind
 from cranectld.jobs.model import Job, JobState
-from cranectld.nodes import DrainOwner
+from cranectld.nodes.model import DrainOwner
 from cranehooks.run_metrics import HookRunMetrics
 
 

@@ -16,10 +16,10 @@ from typing import Any
 import structlog
 from pydantic import TypeAdapter
 
-from cranectld.breaker import Breaker
 from cranectld.history import Event
 from cranectld.jobs.model import FINAL_STATES, Job
-from cranectld.nodes import DrainCause
+from cranectld.nodes.breaker import Breaker
+from cranectld.nodes.model import DrainCause
 from cranehooks.model.ids import AttemptKey, JobId, NodeName
 from cranehooks.model.job import ExitStatus, JobOnNode
 from cranehooks.model.run import HookRun

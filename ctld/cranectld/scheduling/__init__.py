@@ -6,7 +6,7 @@ from typing import Protocol
 
 from cranectld.jobs.events import DecisionKind
 from cranectld.jobs.model import Job
-from cranectld.nodes import Node
+from cranectld.nodes.model import Node
 from cranehooks.model.ids import JobId
 from cranehooks.model.job import NodeShare
 

@@ -8,7 +8,7 @@ from cranectld.admission import Admission
 from cranectld.controller import Controller
 from cranectld.jobs.events import CompletionRequested, StepRequested, StepSendRequested
 from cranectld.jobs.model import Job, JobState
-from cranectld.nodes import Node, gres_fits
+from cranectld.nodes.model import Node, gres_fits
 from cranectld.scheduling import Placement, Waiting
 from cranectld.scheduling.fifo import shares_of
 from cranectld.step_layout import laid_out
@@ -95,15 +95,15 @@ class ExternalPort:
         # Left open, the number of nodes is that of the allocation, and the number of tasks follows from it.
         ntasks = 0 if spec.ntasks_per_node and spec.num_nodes != len(nodes) else spec.ntasks
         complete = replace(spec, num_nodes=len(nodes), ntasks=ntasks)
-        return self._admission().admit(complete, self._controller.nodes, needs_script=False)
+        return self._admission().admit(complete, self._controller.fleet.nodes, needs_script=False)
 
     def _nodes(self, names: Sequence[NodeName]) -> list[Node]:
         if not names or len(set(names)) != len(names):
             raise _invalid("nodes: expected at least one, each once")
-        unknown = [name for name in names if name not in self._controller.nodes]
+        unknown = [name for name in names if name not in self._controller.fleet.nodes]
         if unknown:
             raise CraneError(ErrorCode.NOT_FOUND, f"node {unknown[0]} does not exist")
-        return [self._controller.nodes[name] for name in names]
+        return [self._controller.fleet.nodes[name] for name in names]
 
     def _check_job(self, job: Job, attempt: Attempt) -> None:
         if attempt < job.attempt:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from math import ceil
 
 from cranectld.jobs.model import Job
-from cranectld.nodes import Node, allocated, gres_fits
+from cranectld.nodes.model import Node, allocated, gres_fits
 from cranectld.scheduling import Placement, Waiting
 from cranehooks.model.ids import Attempt, AttemptKey, NodeName
 from cranehooks.model.job import JobSpec, NodeShare

@@ -12,7 +12,7 @@ from cranectld.frontdesk import FrontDesk
 from cranectld.jobs.events import CompletionRequested, HoldReleased, StepCancelRequested, StepSendRequested
 from cranectld.jobs.machine import BREAKER_REASON
 from cranectld.jobs.model import Job, JobState
-from cranectld.nodes import DrainCause, DrainOwner
+from cranectld.nodes.model import DrainCause, DrainOwner
 from cranectld.ports import SignalTasksCommand
 from cranectld.service import views
 from cranectld.service.callers import caller
@@ -127,7 +127,7 @@ class FrontService(rpc.ControllerServiceServicer):
             job=views.job_status(self._controller.jobs[job.job_id], with_environment=True),
         )
         for node in step.nodes:
-            answer.nodes.add(node=node, address=self._controller.nodes[node].address)
+            answer.nodes.add(node=node, address=self._controller.fleet.nodes[node].address)
         return answer
 
     async def StartStep(self, request: pb.StartStepRequest, context: Context) -> pb.StartStepResponse:
@@ -199,7 +199,7 @@ class FrontService(rpc.ControllerServiceServicer):
         return pb.GetJobResponse(job=status)
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Context) -> pb.ListNodesResponse:
-        wanted = self._desk.nodes_of(request.nodes) if request.nodes else list(self._controller.nodes.values())
+        wanted = self._desk.nodes_of(request.nodes) if request.nodes else list(self._controller.fleet.nodes.values())
         digest = self._desk.config_digest()
         return pb.ListNodesResponse(nodes=[views.node_status(self._controller, node, digest) for node in wanted])
 
@@ -221,8 +221,8 @@ class FrontService(rpc.ControllerServiceServicer):
         nodes = self._desk.nodes_of(request.nodes)
         for node in nodes:
             cause = DrainCause(DrainOwner.ADMIN, request.reason.strip()[:256], self._controller.clock.now(), who.user)
-            self._controller.drain(node.name, cause)
-            self._controller.record("drained", f"by {who.user}: {cause.reason}", node=node.name)
+            self._controller.fleet.drain(node.name, cause)
+            self._controller.chronicle.record("drained", f"by {who.user}: {cause.reason}", node=node.name)
         await self._controller.settled()
         return pb.DrainNodesResponse(nodes=[node.name for node in nodes])
 
@@ -230,9 +230,9 @@ class FrontService(rpc.ControllerServiceServicer):
         who = self._desk.administrator(caller())
         owner = views.DRAIN_OWNERS.from_wire(request.owner) if request.owner else None
         nodes = self._desk.nodes_of(request.nodes)
-        resumed = [node.name for node in nodes if self._controller.resume(node.name, owner)]
+        resumed = [node.name for node in nodes if self._controller.fleet.resume(node.name, owner)]
         for name in resumed:
-            self._controller.record("resumed", f"by {who.user}", node=name)
+            self._controller.chronicle.record("resumed", f"by {who.user}", node=name)
         await self._controller.settled()
         return pb.ResumeNodesResponse(nodes=resumed)
 
@@ -245,7 +245,7 @@ class FrontService(rpc.ControllerServiceServicer):
             raise CraneError(ErrorCode.PERMISSION_DENIED, "events of a node are for administrators")
         kinds = set(request.kinds)
         cursor = request.after_cursor
-        history = self._controller.history
+        history = self._controller.chronicle.history
         while True:
             ticket = history.bell.ticket()
             if cursor + 1 < history.first_cursor:
@@ -279,7 +279,7 @@ class FrontService(rpc.ControllerServiceServicer):
         return job is not None and job.spec.uid == who.uid
 
     async def ListBreakers(self, request: pb.ListBreakersRequest, context: Context) -> pb.ListBreakersResponse:
-        budget = self._controller.budget
+        budget = self._controller.fleet.budget
         return pb.ListBreakersResponse(
             breakers=[views.breaker_status(self._controller, breaker) for breaker in budget.breakers.values()],
             window=duration(budget.window_s),

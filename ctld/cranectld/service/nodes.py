@@ -8,7 +8,7 @@ from crane.hooks.v1 import ctld_service_pb2 as pb
 from crane.hooks.v1 import ctld_service_pb2_grpc as rpc
 from crane.hooks.v1 import job_pb2
 from cranectld.jobs.model import TaskResult
-from cranectld.node_sessions import (
+from cranectld.nodes.sessions import (
     HookReport,
     NodeReport,
     NodeSessions,

@@ -79,7 +79,7 @@ class SchedulerPortService(rpc.SchedulerServiceServicer):
         self, request: pb.WatchDecisionsRequest, context: Context
     ) -> AsyncIterator[pb.WatchDecisionsResponse]:
         self._checked()
-        log = self._controller.decisions
+        log = self._controller.chronicle.decisions
         cursor = request.after_cursor
         if cursor > log.last_cursor:
             raise CraneError(ErrorCode.OUT_OF_RANGE, f"cursor {cursor} has not been given out: the last one is {log.last_cursor}")
@@ -116,8 +116,8 @@ class SchedulerPortService(rpc.SchedulerServiceServicer):
             message.job.CopyFrom(views.job_status(job, with_environment=False))
         if job is not None and kind is DecisionKind.STEP_ENDED and StepId(record.step_id) in job.steps:
             message.step.CopyFrom(views.step_status(job.steps[StepId(record.step_id)]))
-        if kind in _WITH_NODE and NodeName(record.node) in self._controller.nodes:
-            node = self._controller.nodes[NodeName(record.node)]
+        if kind in _WITH_NODE and NodeName(record.node) in self._controller.fleet.nodes:
+            node = self._controller.fleet.nodes[NodeName(record.node)]
             message.node.CopyFrom(views.node_status(self._controller, node, ""))
         return message
 

@@ -1,13 +1,13 @@
 """The controller's state as protobuf messages."""
 
 from crane.hooks.v1 import ctld_service_pb2, job_pb2, node_pb2
-from cranectld.breaker import Breaker
 from cranectld.controller import Controller
 from cranectld.history import Event
 from cranectld.jobs.events import DecisionKind
 from cranectld.jobs.machine import BREAKER_REASON
 from cranectld.jobs.model import HookProgress, Job, JobState, NodeProgress, Step, StepState
-from cranectld.nodes import DrainOwner, Node, NodeUse
+from cranectld.nodes.breaker import Breaker
+from cranectld.nodes.model import DrainOwner, Node, NodeUse
 from cranehooks.wire import (
     EnumCodec,
     exit_status_to_wire,
@@ -150,7 +150,7 @@ def breaker_status(controller: Controller, breaker: Breaker) -> ctld_service_pb2
         script=breaker.script,
         tripped=breaker.tripped,
         drained_nodes=len(breaker.nodes),
-        budget=controller.budget.budget,
+        budget=controller.fleet.budget.budget,
         nodes=breaker.nodes,
         held_jobs=held if breaker.tripped else (),
     )

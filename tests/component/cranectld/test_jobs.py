@@ -146,6 +146,22 @@ async def test_restarted_controller_knows_everything(site: Site) -> None:
     assert "new memory" in (await status(alice, waiting)).reason
 
 
+async def test_job_on_a_node_that_left_the_configuration_goes_on_elsewhere(site: Site) -> None:
+    await site.start()
+    first = await site.node("cn01")
+    alice = await site.as_user()
+    job_id = await submit(alice)
+    await first.expect(craned.RunStepRequest, job_id)
+    assert site.program is not None
+    site.program.kill()
+
+    site.nodes = "cn[02-03]"
+    await site.start()
+    second = await site.node("cn02")
+    retry = await second.expect(craned.RunStepRequest, job_id)
+    assert retry.job.attempt == 2
+
+
 async def test_cancel_during_the_prolog_releases_the_node(site: Site) -> None:
     await site.start()
     node = await site.node("cn01")

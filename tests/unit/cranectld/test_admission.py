@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from cranectld.admission import Admission, Partition, array_indexes
-from cranectld.nodes import Node, NodeConfig
+from cranectld.nodes.model import Node, NodeConfig
 from cranehooks.model.ids import NodeName
 from cranehooks.model.job import JobSpec
 from cranekit.errors import CraneError, ErrorCode

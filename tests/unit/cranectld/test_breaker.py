@@ -1,6 +1,6 @@
 import pytest
 
-from cranectld.breaker import DrainBudget, budget_of
+from cranectld.nodes.breaker import DrainBudget, budget_of
 from cranehooks.model.ids import NodeName
 
 

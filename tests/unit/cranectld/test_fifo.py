@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from cranectld.jobs.model import Job
-from cranectld.nodes import DrainCause, DrainOwner, Node, NodeConfig, allocated, drained
+from cranectld.nodes.model import DrainCause, DrainOwner, Node, NodeConfig, allocated, drained
 from cranectld.scheduling import Placement, Waiting
 from cranectld.scheduling.fifo import FifoScheduler, shares_of
 from cranehooks.model.ids import Attempt, AttemptKey, JobId, NodeName

@@ -1,7 +1,7 @@
 import pytest
 
-from cranectld import nodes
-from cranectld.nodes import DrainCause, DrainOwner, Node, NodeConfig, NodeUse
+from cranectld.nodes import model as nodes
+from cranectld.nodes.model import DrainCause, DrainOwner, Node, NodeConfig, NodeUse
 from cranehooks.model.ids import Attempt, AttemptKey, JobId, NodeName
 from cranehooks.model.job import NodeShare
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from cranectld.breaker import Breaker
 from cranectld.history import Event
 from cranectld.jobs import machine
 from cranectld.jobs.model import JobState
-from cranectld.nodes import DrainCause, DrainOwner
+from cranectld.nodes.breaker import Breaker
+from cranectld.nodes.model import DrainCause, DrainOwner
 from cranectld.store import MIGRATIONS, DecisionRecord, NodeRecord, OwedEpilog, Store, StoreError
 from cranehooks.model.ids import Attempt, JobId, NodeName
 from cranehooks.model.job import ExitStatus, JobOnNode

@@ -11,7 +11,7 @@ from cranectld.controller import Controller
 from cranectld.jobs import machine
 from cranectld.jobs.events import NodeLost, NodeReleased, PrepareNode, PrologEnded, ReleaseNode, SendStep, StepEnded, StepStarted
 from cranectld.jobs.model import Job, TaskResult
-from cranectld.nodes import Node
+from cranectld.nodes.model import Node
 from cranectld.ports import NodeCommand, NodeLinks, ReleaseJobCommand
 from cranehooks.model.ids import AttemptKey, NodeName, StepId
 from cranehooks.model.run import HookRun
@@ -113,9 +113,9 @@ class NodeSessions:
             containment=registration.containment,
             last_heartbeat=self._controller.clock.now(),
         )
-        self._controller.set_node(node, "up" if returned else "registered again")
+        self._controller.fleet.put(node, "up" if returned else "registered again")
         if returned:
-            self._controller.record("node", f"{node.name} is up", node=node.name)
+            self._controller.chronicle.record("node", f"{node.name} is up", node=node.name)
         if differs:
             _log.warning("node.config_differs", node=node.name, digest=registration.config_digest, ours=self.config_digest())
         commands = self._commands_for(node.name, registration.attempts)
@@ -136,10 +136,9 @@ class NodeSessions:
                 for effect in machine.outstanding(job)
                 if isinstance(effect, PrepareNode | SendStep | ReleaseNode) and effect.node == name
             ]
-        for (owing, key), owed in controller.owed.items():
-            if owing == name:
-                current.add(key)
-                commands.append(ReleaseJobCommand(owed.job, owed.exit, owed.reason))
+        for owed in controller.fleet.owed_by(name):
+            current.add(owed.key)
+            commands.append(ReleaseJobCommand(owed.job, owed.exit, owed.reason))
         for key in attempts:
             if key in current:
                 continue
@@ -155,9 +154,9 @@ class NodeSessions:
         Raises:
             CraneError: FAILED_PRECONDITION, it has to register first.
         """
-        node = self._registered(name, instance)
+        self._registered(name, instance)
         self._heard[name] = self._controller.clock.monotonic()
-        self._controller.nodes[name] = replace(node, last_heartbeat=self._controller.clock.now())
+        self._controller.fleet.heard(name)
 
     def report(self, name: NodeName, instance: str, reports: Sequence[tuple[int, NodeReport]]) -> int:
         """Applies reports in order; those seen before are skipped. Returns the last id that is applied.
@@ -183,7 +182,7 @@ class NodeSessions:
             return
         key = report.key
         job = controller.jobs.get(key.job_id)
-        if isinstance(report, ReleasedReport) and (name, key) in controller.owed:
+        if isinstance(report, ReleasedReport) and controller.fleet.owes(name, key):
             self._owed_released(name, report)
             return
         if job is None or name not in job.nodes:
@@ -211,16 +210,13 @@ class NodeSessions:
     def _owed_released(self, name: NodeName, report: ReleasedReport) -> None:
         """An Epilog that was owed has been run: the node may work again, unless it failed."""
         controller = self._controller
-        epilog = report.epilog
-        if epilog is not None:
-            controller.record_run(epilog)
-            controller.drain_for_owed(name, epilog)
-        controller.settle_owed(name, report.key)
-        controller.record("node", f"{name} ran the Epilog it owed", report.key, name)
+        if report.epilog is not None:
+            controller.record_run(report.epilog)
+        controller.fleet.settle(name, report.key, report.epilog)
 
     def _node(self, name: NodeName) -> Node:
         try:
-            return self._controller.nodes[name]
+            return self._controller.fleet.nodes[name]
         except KeyError:
             raise CraneError(ErrorCode.FAILED_PRECONDITION, f"node {name!r} is not in the controller's configuration") from None
 
@@ -237,7 +233,7 @@ class NodeSessions:
         """
         controller = self._controller
         start = controller.clock.monotonic()
-        for node in controller.nodes.values():
+        for node in controller.fleet.nodes.values():
             if node.shares:
                 self._heard.setdefault(node.name, start)
         while True:
@@ -252,8 +248,8 @@ class NodeSessions:
         del self._heard[name]
         self._links.disconnect(name)
         silent_s = self.down_after.total_seconds()
-        controller.record("node", f"{name} is down: not heard of for {silent_s:g} s", node=name)
-        controller.set_node(replace(controller.nodes[name], up=False), "down")
+        controller.chronicle.record("node", f"{name} is down: not heard of for {silent_s:g} s", node=name)
+        controller.fleet.put(replace(controller.fleet.nodes[name], up=False), "down")
         _log.error("node.down", node=name, silent_s=silent_s)
         for job in list(controller.jobs.values()):
             if job.state.is_allocated and name in job.busy_nodes:
