@@ -10,25 +10,26 @@ from importlib.metadata import version
 from pathlib import Path
 
 import structlog
+from prometheus_client import CollectorRegistry
 
-from craned.attempts import Attempts
-from craned.bootstrap import BootstrapStarter, NodePlace, StepLimits
+from craned.attempts.driver import Attempts
+from craned.attempts.ledger import Ledger
+from craned.attempts.records import RecordError
+from craned.attempts.recovery import Memory, continuation, remember
+from craned.attempts.reports import Outbox
 from craned.configuration import Configuration, own_user
 from craned.crew import Crew
 from craned.ctld_client import ControllerClient, ControllerSession, NodeCard
-from craned.ledger import Ledger
-from craned.node_hooks import NodeHooks
+from craned.front.service import FrontDesk
+from craned.hooks.node_hooks import NodeHooks
+from craned.hooks.processes import JobProcesses
 from craned.places import Places, boot_id, prepare_run_dir
-from craned.processes import JobProcesses
-from craned.records import RecordError
-from craned.recovery import Memory, continuation, remember
-from craned.reports import Outbox
-from craned.service import CranedService
-from craned.service_front import FrontDesk
-from craned.service_stdio import StepStdioService
-from craned.steps import Steps
-from craned.supervisor_client import Forked, Gone
-from craned.supervisors import Nonces, SupervisorParent, supervisor_handler
+from craned.service.craned import CranedService
+from craned.service.stdio import StepStdioService
+from craned.steps.bootstrap import BootstrapStarter, NodePlace, StepLimits
+from craned.steps.driver import Steps
+from craned.steps.supervisor_client import Forked, Gone
+from craned.steps.supervisors import Nonces, SupervisorParent, supervisor_handler
 from cranehooks.execution.containment.cgroup2 import CgroupContainment, own_directory
 from cranehooks.execution.spawner_client import SpawnerClient
 from cranehooks.journal import Journal, JournalError, Reading
@@ -39,6 +40,7 @@ from cranekit.local_socket import serve_local
 from cranekit.metrics import MetricsServer, make_registry
 from cranekit.rpc.channel import open_channel
 from cranekit.rpc.credentials import Authenticator, Role, TokenMinter, daemon_metadata, read_secret
+from cranekit.rpc.gateway import FrontMetrics
 from cranekit.rpc.server import GrpcServer
 
 STOP_GRACE_S = 2.0
@@ -127,7 +129,7 @@ async def serve(configuration: Configuration, places: Places, helpers: Helpers, 
                         )
                         configuration.when_changed(session.card_changed)
                         reporting = group.create_task(session.run(), name="controller")
-                        async with _front(configuration, secret, places.run_dir):
+                        async with _front(configuration, secret, places.run_dir, registry):
                             facts = {
                                 "node": node.name,
                                 "address": address,
@@ -159,15 +161,20 @@ async def serve_login(configuration: Configuration, run_dir: Path, stop: Stop, r
     settings = configuration.settings
     secret = read_secret(Path(settings.cluster_secret_file))
     await asyncio.to_thread(prepare_run_dir, run_dir)
-    async with _front(configuration, secret, run_dir):
-        facts = {"node": "", "address": "", "metrics": "", "front_socket": str(run_dir / "front.sock")}
+    registry = make_registry("craned", version("crane-hooks"))
+    async with AsyncExitStack() as stack:
+        metrics_address = ""
+        if settings.metrics_listen.craned is not None:
+            metrics_address = stack.enter_context(MetricsServer(registry, settings.metrics_listen.craned)).address
+        await stack.enter_async_context(_front(configuration, secret, run_dir, registry))
+        facts = {"node": "", "address": "", "metrics": metrics_address, "front_socket": str(run_dir / "front.sock")}
         announce_ready(ready_file, facts)
         log.info("serving", **facts)
         await stop.wait()
 
 
 @asynccontextmanager
-async def _front(configuration: Configuration, secret: bytes, run_dir: Path) -> AsyncIterator[None]:
+async def _front(configuration: Configuration, secret: bytes, run_dir: Path, registry: CollectorRegistry) -> AsyncIterator[None]:
     settings = configuration.settings
     async with open_channel(settings.control_address) as channel:
         desk = FrontDesk(
@@ -176,6 +183,7 @@ async def _front(configuration: Configuration, secret: bytes, run_dir: Path) -> 
             configuration.hook_settings,
             channel,
             TokenMinter(secret, settings.cluster_name),
+            FrontMetrics(registry),
         )
         async with desk.serving(run_dir / "front.sock"):
             yield

@@ -10,10 +10,10 @@ import structlog
 
 from crane.hooks.v1 import ctld_service_pb2 as pb
 from crane.hooks.v1 import ctld_service_pb2_grpc as pb_grpc
-from craned.attempt import AttemptState, Phase, PrologState
-from craned.ledger import Ledger
-from craned.reports import Outbox, Report, clipped_content
-from craned.service_messages import report_to_wire
+from craned.attempts.attempt import AttemptState, Phase, PrologState
+from craned.attempts.ledger import Ledger
+from craned.attempts.reports import Outbox, Report, clipped_content
+from craned.service.messages import report_to_wire
 from cranehooks import wire
 from cranehooks.model.ids import AttemptKey, NodeName
 from cranekit.backoff import Backoff

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from craned.configuration import Configuration
 from craned.places import Places, cgroup_instance, prepare
-from craned.supervisors import SupervisorParent
+from craned.steps.supervisors import SupervisorParent
 from cranehooks.execution.spawner_client import SpawnerClient, SpawnerError
 from cranekit.daemon import Stop, run_daemon
 from cranekit.errors import CraneError, ErrorCode

@@ -6,6 +6,7 @@ the connection closes, all of them are cancelled. Identity is the peer's, by SO_
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,12 +16,14 @@ import structlog
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.protobuf.message_factory import GetMessageClass
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from cranekit import frames
 from cranekit.aio_frames import FrameStream
 from cranekit.errors import CraneError, ErrorCode
 from cranekit.local_socket import Peer
 from cranekit.rpc.credentials import Identity, TokenMinter, identity_of_peer, user_metadata
+from cranekit.rpc.interceptors import LATENCY_BUCKETS_S
 from cranekit.rpc.status import error_from_rpc
 
 _log = structlog.get_logger()
@@ -128,6 +131,24 @@ class FrontRequest:
 FrontHandler = Callable[[FrontRequest], Awaitable[None]]
 
 
+class FrontMetrics:
+    """Calls of front ends by method and result; the methods are those that exist, so the labels are bounded."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._handled = Counter("crane_front_handled", "Calls of front ends, by result.", ["method", "code"], registry=registry)
+        self._seconds = Histogram(
+            "crane_front_handling_seconds",
+            "How long they took; streams last as long as somebody watches.",
+            ["method"],
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+
+    def ended(self, method: str, code: str, seconds: float) -> None:
+        self._handled.labels(method, code).inc()
+        self._seconds.labels(method).observe(seconds)
+
+
 class FrontConnection:
     """One front end's connection."""
 
@@ -138,6 +159,7 @@ class FrontConnection:
         gateway: Gateway,
         minter: TokenMinter,
         handlers: Mapping[str, FrontHandler],
+        metrics: FrontMetrics | None = None,
     ) -> None:
         """`handlers` are the methods that the daemon serves itself; all others go to the gateway's service."""
         self._stream = stream
@@ -146,6 +168,7 @@ class FrontConnection:
         self._gateway = gateway
         self._minter = minter
         self._handlers = handlers
+        self._metrics = metrics
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._receiver: FrontRequest | None = None
 
@@ -197,6 +220,8 @@ class FrontConnection:
         return None
 
     async def _serve_call(self, call_id: int, method: str, body: Json, request: FrontRequest | None) -> None:
+        begun = time.perf_counter()
+        code = "CANCELLED"
         try:
             if request is not None:
                 await self._handlers[method](request)
@@ -207,13 +232,19 @@ class FrontConnection:
             else:
                 answer = await self._gateway.call(method, body, self._minter.mint(self._identity))
                 await self._stream.send(frames.encode_json({"id": call_id, "ok": answer}))
+            code = "OK"
         except CraneError as error:
+            code = error.code.name
             await self._answer_error(call_id, error)
         except ConnectionError:
             _log.debug("front.client_gone", method=method, uid=self._peer.uid)
         except Exception:  # noqa: BLE001 - a boundary: one call's fault must not end the others
+            code = ErrorCode.INTERNAL.name
             _log.exception("front.call_failed", method=method, uid=self._peer.uid)
             await self._answer_error(call_id, CraneError(ErrorCode.INTERNAL, "internal error: see the daemon's log"))
+        finally:
+            if self._metrics is not None:
+                self._metrics.ended(method, code, time.perf_counter() - begun)
 
     def _forget(self, call_id: int) -> None:
         """Data that nobody takes any more must not keep the connection from being read."""

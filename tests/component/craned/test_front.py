@@ -23,6 +23,7 @@ from cranekit.rpc.credentials import Identity, Role, TokenMinter, read_secret, u
 from tests.component.craned.conftest import NODE, Site, controlled, node_of
 from tests.support.eventually import eventually_async
 from tests.support.fake_controller import own_job, own_step
+from tests.support.metrics import scrape
 from tests.support.programs import running
 
 pytestmark = pytest.mark.may_leak("gRPC keeps threads of its own")
@@ -206,7 +207,10 @@ async def test_a_user_who_cannot_run_here_ends_the_step_and_not_the_prolog(site:
 
 async def test_a_login_host_serves_front_ends_and_no_jobs(site: Site) -> None:
     async with controlled(site), running("craned", ["--config", str(site.config), "--login"], site.directory) as program:
-        assert program.ready == {"node": "", "address": "", "metrics": "", "front_socket": str(site.front_socket)}
+        assert (program.ready["node"], program.ready["address"]) == ("", "")
+        assert program.ready["front_socket"] == str(site.front_socket)
         async with front_of(site.front_socket) as front:
             assert (await front.call("GetCluster", {}))["ok"]["name"] == f"user {os.geteuid()}"
             assert (await front.call("LaunchHooks", {}))["ok"]["node"] == ""
+        metrics = await asyncio.to_thread(scrape, program.ready["metrics"])
+        assert metrics['crane_front_handled_total{code="OK",method="GetCluster"}'] == 1

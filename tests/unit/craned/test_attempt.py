@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from craned.attempt import (
+from craned.attempts.attempt import (
     AttemptState,
     Effect,
     EpilogEnded,

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from craned.attempt import Phase, PrepareRequested, ReleaseRequested, SignalRequested, StepEnded, StepRequested, TaskEnd
-from craned.attempts import Attempts, NoSuchStepError, QueueFullError, Started
+from craned.attempts.attempt import Phase, PrepareRequested, ReleaseRequested, SignalRequested, StepEnded, StepRequested, TaskEnd
+from craned.attempts.driver import Attempts, NoSuchStepError, QueueFullError, Started
+from craned.attempts.ledger import Ledger
+from craned.attempts.recovery import continuation, remember
+from craned.attempts.reports import Outbox
 from craned.crew import Crew
-from craned.ledger import Ledger
-from craned.recovery import continuation, remember
-from craned.reports import Outbox
 from cranehooks.journal import Journal, decode
 from cranehooks.model.ids import Attempt, AttemptKey, StepKey
 from cranehooks.model.job import ExitStatus, JobOnNode, StepSpec

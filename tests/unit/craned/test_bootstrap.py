@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from crane.hooks.v1 import supervisor_pb2 as pb
-from craned.bootstrap import BootstrapStarter, NodePlace, StepLimits, login_of, task_hooks
-from craned.steps import StepRefusedError
-from craned.supervisors import Nonces, ParentGoneError
+from craned.steps.bootstrap import BootstrapStarter, NodePlace, StepLimits, login_of, task_hooks
+from craned.steps.driver import StepRefusedError
+from craned.steps.supervisors import Nonces, ParentGoneError
 from cranehooks.model.ids import NodeName, StepKey
 from cranehooks.model.job import JobSpec
 from cranehooks.model.points import HookPoint

@@ -4,10 +4,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from craned.attempt import AttemptState, ReportStepStarted
+from craned.attempts.attempt import AttemptState, ReportStepStarted
+from craned.attempts.ledger import Ledger
+from craned.attempts.reports import Outbox, Report
 from craned.ctld_client import ControllerSession, NodeCard, Registration
-from craned.ledger import Ledger
-from craned.reports import Outbox, Report
 from cranehooks.journal import Journal
 from cranehooks.model.ids import StepId
 from cranekit.errors import CraneError, ErrorCode

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from craned.attempt import AttemptState, PrepareRequested, PrologEnded, ReportProlog, ReportReleased, RunProlog
-from craned.ledger import Ledger
-from craned.records import AttemptSeen
-from craned.recovery import Memory, remember
-from craned.reports import Outbox
+from craned.attempts.attempt import AttemptState, PrepareRequested, PrologEnded, ReportProlog, ReportReleased, RunProlog
+from craned.attempts.ledger import Ledger
+from craned.attempts.records import AttemptSeen
+from craned.attempts.recovery import Memory, remember
+from craned.attempts.reports import Outbox
 from cranehooks.journal import Journal, JournalWriteError, decode
 from cranehooks.model.points import HookPoint
 from tests.unit.craned.test_attempt import KEY, NODE, PROLOG_OK, a_run

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from craned.node_hooks import NodeHooks, planned, timeout_scope
+from craned.hooks.node_hooks import NodeHooks, planned, timeout_scope
 from cranehooks.execution.spawner_client import QueueFullError
 from cranehooks.model.ids import JobId, RunId
 from cranehooks.model.job import ExitStatus

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from craned.processes import JobProcesses
+from craned.hooks.processes import JobProcesses
 from cranehooks.model.ids import JobId
 from cranehooks.model.run import Leftover
 from tests.unit.craned.test_attempt import NODE, STEP_0

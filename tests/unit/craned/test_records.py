@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from craned.attempt import AttemptState, Step, StepEnded, StepPhase, StepRequested, TaskEnd
-from craned.records import (
+from craned.attempts.attempt import AttemptState, Step, StepEnded, StepPhase, StepRequested, TaskEnd
+from craned.attempts.records import (
     AttemptForgotten,
     AttemptSeen,
     Booted,
@@ -15,7 +15,7 @@ from craned.records import (
     from_record,
     to_record,
 )
-from craned.reports import Report, ReportHook
+from craned.attempts.reports import Report, ReportHook
 from cranehooks.model.ids import StepId, TaskId
 from cranehooks.model.points import HookPoint
 from tests.unit.craned.test_attempt import BATCH, EVENTS, KEY, NODE, a_run

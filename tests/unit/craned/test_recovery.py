@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from craned.attempt import (
+from craned.attempts.attempt import (
     AttemptState,
     EpilogEnded,
     EpilogStarted,
@@ -26,7 +26,7 @@ from craned.attempt import (
     TerminateStep,
     advance,
 )
-from craned.records import (
+from craned.attempts.records import (
     AttemptForgotten,
     AttemptSeen,
     Booted,
@@ -36,8 +36,8 @@ from craned.records import (
     ReportsAcknowledged,
     to_record,
 )
-from craned.recovery import Continuation, continuation, remember, tombstone
-from craned.reports import Report, ReportHook
+from craned.attempts.recovery import Continuation, continuation, remember, tombstone
+from craned.attempts.reports import Report, ReportHook
 from cranehooks.journal import Record
 from cranehooks.model.job import JobKind, JobOnNode, JobSpec, NodeShare
 from cranehooks.model.outcome import OutcomeKind

@@ -1,7 +1,7 @@
 import asyncio
 
-from craned.attempt import ReportProlog, ReportStepStarted
-from craned.reports import Outbox, ReportHook, clipped, clipped_content
+from craned.attempts.attempt import ReportProlog, ReportStepStarted
+from craned.attempts.reports import Outbox, ReportHook, clipped, clipped_content
 from cranehooks.model.ids import StepId
 from cranehooks.model.outcome import OK
 from cranehooks.model.points import HookPoint

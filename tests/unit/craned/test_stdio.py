@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from craned.stdio import WINDOW_BYTES, InputWindow, Output, OutputWindow, StdinOverrunError, Stream
+from craned.steps.stdio import WINDOW_BYTES, InputWindow, Output, OutputWindow, StdinOverrunError, Stream
 from cranehooks.model.ids import TaskId
 
 

@@ -13,10 +13,10 @@ import pytest
 from crane.hooks.v1 import craned_service_pb2 as stdio_pb
 from crane.hooks.v1 import job_pb2
 from crane.hooks.v1 import supervisor_pb2 as pb
-from craned.attempt import StepEnded
+from craned.attempts.attempt import StepEnded
 from craned.crew import Crew
-from craned.steps import ActiveStep, StepRefusedError, Steps
-from craned.supervisors import Nonces, supervisor_handler
+from craned.steps.driver import ActiveStep, StepRefusedError, Steps
+from craned.steps.supervisors import Nonces, supervisor_handler
 from cranehooks.model.ids import BATCH_STEP, StepKey
 from cranehooks.model.job import JobOnNode, StepSpec
 from cranehooks.model.points import HookPoint

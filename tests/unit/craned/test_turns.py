@@ -1,6 +1,6 @@
 import asyncio
 
-from craned.turns import Turn, Turns
+from craned.hooks.turns import Turn, Turns
 
 
 async def test_turns_are_taken_in_order() -> None:

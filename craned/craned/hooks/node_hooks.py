@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final, Protocol
 
-from craned.turns import Turn, Turns
+from craned.hooks.turns import Turn, Turns
 from cranehooks import environment, policy
 from cranehooks.execution import scripts
 from cranehooks.execution.spawner_client import QueueFullError

@@ -8,14 +8,14 @@ from typing import Any, Final
 import grpc
 
 from crane.hooks.v1 import ctld_service_pb2
-from craned.stdio_client import StepJoin, step_of
+from craned.front.stdio_client import StepJoin, step_of
 from cranehooks.model.ids import NodeName
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookSettings
 from cranekit.aio_frames import FrameStream
 from cranekit.local_socket import Peer, serve_local
 from cranekit.rpc.credentials import TokenMinter
-from cranekit.rpc.gateway import FrontConnection, FrontRequest, Gateway
+from cranekit.rpc.gateway import FrontConnection, FrontMetrics, FrontRequest, Gateway
 
 SOCKET_MODE: Final = 0o666
 """For every user: who calls is read from the connection."""
@@ -31,12 +31,14 @@ class FrontDesk:
         hooks: Callable[[], HookSettings],
         channel: grpc.aio.Channel,
         minter: TokenMinter,
+        metrics: FrontMetrics,
     ) -> None:
         """`node`: None on a login host. `channel` leads to the controller and carries no credentials of its own."""
         self._node = node
         self._cluster = cluster
         self._hooks = hooks
         self._minter = minter
+        self._metrics = metrics
         self._gateway = Gateway(channel, ctld_service_pb2.DESCRIPTOR.services_by_name["ControllerService"])
 
     @asynccontextmanager
@@ -47,7 +49,7 @@ class FrontDesk:
 
     async def _serve(self, stream: FrameStream, peer: Peer) -> None:
         handlers = {"LaunchHooks": self._launch_hooks, "AttachStep": self._attach_step}
-        await FrontConnection(stream, peer, self._gateway, self._minter, handlers).serve()
+        await FrontConnection(stream, peer, self._gateway, self._minter, handlers, self._metrics).serve()
 
     async def _launch_hooks(self, request: FrontRequest) -> None:
         """What crun must know to run its own hooks."""

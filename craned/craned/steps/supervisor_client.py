@@ -7,9 +7,9 @@ from google.protobuf.message import DecodeError
 
 from crane.hooks.v1 import craned_service_pb2 as stdio_pb
 from crane.hooks.v1 import supervisor_pb2 as pb
-from craned.attempt import TaskEnd
-from craned.service_messages import output_from_wire, task_end_from_wire
-from craned.stdio import Output
+from craned.attempts.attempt import TaskEnd
+from craned.service.messages import output_from_wire, task_end_from_wire
+from craned.steps.stdio import Output
 from cranehooks import wire
 from cranehooks.model.ids import Attempt, JobId, StepId, StepKey
 from cranehooks.model.run import HookRun

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
-from craned.attempt import Effect, Event, ReportProlog, ReportReleased, ReportStepEnded, ReportStepStarted
-from craned.records import (
+from craned.attempts.attempt import Effect, Event, ReportProlog, ReportReleased, ReportStepEnded, ReportStepStarted
+from craned.attempts.records import (
     AttemptForgotten,
     AttemptSeen,
     Booted,
@@ -18,7 +18,7 @@ from craned.records import (
     ReportsAcknowledged,
     to_record,
 )
-from craned.reports import Outbox, Report, ReportHook
+from craned.attempts.reports import Outbox, Report, ReportHook
 from cranehooks.journal import Journal, JournalWriteError
 from cranehooks.model.ids import AttemptKey
 from cranehooks.model.run import HookRun
@@ -28,7 +28,7 @@ REWRITE_BYTES = 8 << 20
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("craned.ledger")
+log: structlog.stdlib.BoundLogger = structlog.get_logger("craned.attempts.ledger")
 
 
 class Ledger:

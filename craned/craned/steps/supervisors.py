@@ -15,7 +15,7 @@ from typing import Final
 
 import structlog
 
-from craned.supervisor_client import (
+from craned.steps.supervisor_client import (
     HELLO_WITHIN_S,
     Forked,
     FromSupervisor,
@@ -38,7 +38,7 @@ BACK_WITHIN_S: Final = 15.0
 _SECRET_FILE: Final = "supervisor.secret"  # noqa: S105 - a file's name
 _SECRET_BYTES: Final = 32
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("craned.supervisors")
+log: structlog.stdlib.BoundLogger = structlog.get_logger("craned.steps.supervisors")
 
 
 class ParentGoneError(Exception):

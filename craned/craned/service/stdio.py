@@ -10,11 +10,11 @@ import structlog
 
 from crane.hooks.v1 import craned_service_pb2 as pb
 from crane.hooks.v1 import craned_service_pb2_grpc as pb_grpc
-from craned.attempt import AttemptState, TaskEnd
-from craned.attempts import Attempts
-from craned.service_messages import output_to_wire, task_end_to_wire
-from craned.stdio import StdinOverrunError
-from craned.steps import ActiveStep, Steps
+from craned.attempts.attempt import AttemptState, TaskEnd
+from craned.attempts.driver import Attempts
+from craned.service.messages import output_to_wire, task_end_to_wire
+from craned.steps.driver import ActiveStep, Steps
+from craned.steps.stdio import StdinOverrunError
 from cranehooks.model.ids import Attempt, AttemptKey, JobId, NodeName, StepId, StepKey
 from cranekit.errors import CraneError, ErrorCode
 from cranekit.rpc.credentials import Identity, Role
@@ -31,7 +31,7 @@ HELLO_WITHIN_S: Final = 10.0
 MAX_WAITING: Final = 1000
 """Launchers that wait for their step; further ones are refused."""
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("craned.stdio")
+log: structlog.stdlib.BoundLogger = structlog.get_logger("craned.steps.stdio")
 
 
 class _Stream:
@@ -70,7 +70,7 @@ class StepStdioService(pb_grpc.StepStdioServiceServicer):
         """Has the server serve it."""
         pb_grpc.add_StepStdioServiceServicer_to_server(self, server)
 
-    async def AttachStep(  # noqa: N802 - as the contract names it
+    async def AttachStep(
         self,
         request_iterator: AsyncIterator[pb.AttachStepRequest],
         context: grpc.aio.ServicerContext[pb.AttachStepRequest, pb.AttachStepResponse],

@@ -3,9 +3,9 @@
 from crane.hooks.v1 import craned_service_pb2 as stdio_pb
 from crane.hooks.v1 import ctld_service_pb2 as ctld_pb
 from crane.hooks.v1 import job_pb2 as job_pb
-from craned.attempt import ReportProlog, ReportReleased, ReportStepEnded, ReportStepStarted, TaskEnd
-from craned.reports import Report, ReportHook
-from craned.stdio import Output, Stream
+from craned.attempts.attempt import ReportProlog, ReportReleased, ReportStepEnded, ReportStepStarted, TaskEnd
+from craned.attempts.reports import Report, ReportHook
+from craned.steps.stdio import Output, Stream
 from cranehooks import wire
 from cranehooks.model.ids import TaskId
 

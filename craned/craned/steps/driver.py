@@ -9,10 +9,10 @@ from typing import Final, Protocol
 
 import structlog
 
-from craned.attempt import StepEnded, TaskEnd, never_started
+from craned.attempts.attempt import StepEnded, TaskEnd, never_started
 from craned.crew import Crew
-from craned.stdio import InputWindow, OutputWindow
-from craned.supervisor_client import (
+from craned.steps.stdio import InputWindow, OutputWindow
+from craned.steps.supervisor_client import (
     Acknowledge,
     Ended,
     FromSupervisor,
@@ -29,7 +29,7 @@ from craned.supervisor_client import (
     ToSupervisor,
     Written,
 )
-from craned.supervisors import SupervisorLink
+from craned.steps.supervisors import SupervisorLink
 from cranehooks.model.ids import NodeName, RunId, StepKey, TaskId
 from cranehooks.model.job import ExitStatus, JobOnNode, StepSpec
 from cranehooks.model.run import HookRun, HookSettings
@@ -43,7 +43,7 @@ ENDED_KEPT: Final = 512
 ENDED_OUTPUT_BYTES: Final = 16 << 20
 """Of all of them together."""
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("craned.steps")
+log: structlog.stdlib.BoundLogger = structlog.get_logger("craned.steps.driver")
 
 
 class StepRefusedError(Exception):

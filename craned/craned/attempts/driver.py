@@ -10,7 +10,7 @@ from typing import Protocol, assert_never
 
 import structlog
 
-from craned.attempt import (
+from craned.attempts.attempt import (
     AttemptState,
     Effect,
     EpilogEnded,
@@ -41,11 +41,11 @@ from craned.attempt import (
     TerminateStep,
     advance,
 )
+from craned.attempts.ledger import Ledger
+from craned.attempts.records import AttemptSeen
+from craned.attempts.recovery import Continuation, Remembered, tombstone
+from craned.attempts.reports import Outbox, clipped
 from craned.crew import Crew
-from craned.ledger import Ledger
-from craned.records import AttemptSeen
-from craned.recovery import Continuation, Remembered, tombstone
-from craned.reports import Outbox, clipped
 from cranehooks.journal import JournalWriteError
 from cranehooks.model.ids import AttemptKey, NodeName, StepKey
 from cranehooks.model.job import ExitStatus, JobOnNode, StepSpec
@@ -63,7 +63,7 @@ AWAITING_PROFILES = frozenset({"slurm", "sunk"})
 
 TOMBSTONE_OUTPUT_BYTES = 4096
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("craned.attempts")
+log: structlog.stdlib.BoundLogger = structlog.get_logger("craned.attempts.driver")
 
 
 class QueueFullError(CraneError):

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from crane.hooks.v1 import supervisor_pb2 as pb
-from craned.node_hooks import planned, timeout_scope
-from craned.steps import StepRefusedError
-from craned.supervisors import Nonces, ParentGoneError
+from craned.hooks.node_hooks import planned, timeout_scope
+from craned.steps.driver import StepRefusedError
+from craned.steps.supervisors import Nonces, ParentGoneError
 from cranehooks import wire
 from cranehooks.environment import task_environment
 from cranehooks.model.ids import BATCH_STEP, NodeName, StepKey, TaskId

@@ -6,8 +6,8 @@ from typing import Any, Final, get_args
 
 from pydantic import TypeAdapter
 
-from craned.attempt import AttemptState, Event
-from craned.reports import Content, Report
+from craned.attempts.attempt import AttemptState, Event
+from craned.attempts.reports import Content, Report
 from cranehooks.journal import Record
 from cranehooks.model.ids import Attempt, AttemptKey, JobId
 from cranehooks.model.job import JobOnNode

@@ -18,7 +18,7 @@ from cranehooks.model.run import Leftover
 GIVE_UP_AFTER_S: Final = 30.0
 """What survives KILL for so long is unkillable."""
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("craned.processes")
+log: structlog.stdlib.BoundLogger = structlog.get_logger("craned.hooks.processes")
 
 
 class Sweeper(Protocol):

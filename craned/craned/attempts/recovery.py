@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from craned.attempt import (
+from craned.attempts.attempt import (
     AttemptState,
     Effect,
     EpilogEnded,
@@ -23,7 +23,7 @@ from craned.attempt import (
     TerminateStep,
     advance,
 )
-from craned.records import (
+from craned.attempts.records import (
     FORMAT,
     AttemptForgotten,
     AttemptSeen,
@@ -34,7 +34,7 @@ from craned.records import (
     ReportsAcknowledged,
     from_record,
 )
-from craned.reports import Report
+from craned.attempts.reports import Report
 from cranehooks.journal import Record
 from cranehooks.model.ids import AttemptKey, StepId
 from cranehooks.model.job import JobOnNode

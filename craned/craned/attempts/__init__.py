@@ -1,0 +1,1 @@
+"""One job's attempts on this node: `attempt` the rules (pure), `driver` carries out their effects, `ledger` writes them down (`records`), `recovery` reads them after a restart, `reports` tells the controller."""

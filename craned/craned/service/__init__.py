@@ -1,0 +1,1 @@
+"""The gRPC services: `craned` for the controller, `stdio` for launchers; `messages` translates."""
