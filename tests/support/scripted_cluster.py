@@ -211,6 +211,19 @@ class ScriptedCluster:
             argv, process.returncode, output.decode(errors="replace"), errors.decode(errors="replace")
         )
 
+    def run_python(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs a program as the user, with the front ends' packages."""
+        return subprocess.run(
+            [self.interpreter, "-IS", "-c", f"import sys; sys.path[:0] = {_PACKAGES}\n{program}", *arguments],
+            env=self.env,
+            user=self.user,
+            group=self.user,
+            extra_groups=None if self.user is None else (),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
     @contextlib.contextmanager
     def start(
         self,
@@ -303,10 +316,7 @@ class ScriptedCluster:
         Raises:
             AssertionError: A process of a job or a hook, or a cgroup of a job, is left.
         """
-        active = [job_record(job) for job in objects(self.cluster.call("ListJobs"), "jobs")]
-        unfinished = [str(job.job_id) for job in active if not job.has_ended]
-        if unfinished:
-            self.cluster.call("CancelJob", {"job_ids": unfinished, "reason": "the test is over"})
+        self.cancel_all()
         eventually(
             lambda: all(node.use == "idle" and not node.owed_epilogs for node in self.nodes().values()), deadline_s=PATIENCE_S
         )
@@ -316,6 +326,17 @@ class ScriptedCluster:
         except AssertionError:
             raise AssertionError(f"processes are left: {self.processes_of_jobs()}") from None
         eventually(lambda: not self.cgroups_of_jobs())
+
+    def cancel_all(self) -> None:
+        """Whatever the test has left waiting or running."""
+        self.cancel_all_but()
+
+    def cancel_all_but(self, *labels: str) -> None:
+        """Ends what waits or runs, except jobs of these names."""
+        known = [job_record(job) for job in objects(self.cluster.call("ListJobs"), "jobs")]
+        unfinished = [str(job.job_id) for job in known if not job.has_ended and job.name not in labels]
+        if unfinished:
+            self.cluster.call("CancelJob", {"job_ids": unfinished, "reason": "the test is over"})
 
     def note_idle_processes(self) -> None:
         """What runs now is the daemons' own."""
