@@ -19,7 +19,6 @@ from cranectld.craned_client import CranedLinks
 from cranectld.ctld_hooks import SpawnedCtldHooks
 from cranectld.frontdesk import FrontDesk
 from cranectld.jobs.events import StepEnded
-from cranectld.jobs.model import TaskResult
 from cranectld.metrics import ControllerMetrics
 from cranectld.nodes.model import NodeUse
 from cranectld.nodes.sessions import NodeSessions
@@ -32,8 +31,8 @@ from cranectld.service.registration import SERVICES, add_services
 from cranectld.service.scheduler import SchedulerPortService
 from cranectld.store import Store
 from cranehooks.execution.spawner_client import SpawnerClient
-from cranehooks.model.ids import NodeName
-from cranehooks.model.job import ExitStatus
+from cranehooks.model.ids import NodeName, TaskId
+from cranehooks.model.job import ExitStatus, TaskEnd
 from cranehooks.settings import SchedulerKind
 from cranekit.daemon import Stop, announce_ready
 from cranekit.metrics import MetricsServer, make_registry
@@ -166,7 +165,7 @@ def _refused(controller: Controller, node: NodeName, command: NodeCommand, why: 
     if isinstance(command, RunStepCommand):
         key = command.job
         tasks = tuple(
-            TaskResult(task_id, ExitStatus(code=1), cancelled=True, reason=why)
+            TaskEnd(TaskId(task_id), ExitStatus(code=1), cancelled=True, reason=why)
             for task_id in command.step.tasks_per_node.get(node, ())
         )
         event = StepEnded(controller.clock.now(), key.attempt, node, command.step.step_id, tasks, f"{node} refused it: {why}")

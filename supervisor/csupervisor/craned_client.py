@@ -14,7 +14,6 @@ from typing import Final, Protocol
 from google.protobuf.message import DecodeError
 
 from crane.hooks.v1 import craned_service_pb2 as stdio_pb
-from crane.hooks.v1 import job_pb2
 from crane.hooks.v1 import supervisor_pb2 as pb
 from cranehooks import wire
 from cranehooks.model.run import HookRun
@@ -23,7 +22,6 @@ from cranekit.backoff import Backoff
 from csupervisor.bootstrap import Bootstrap
 from csupervisor.stdio import OutputChunk, StreamName
 from csupervisor.step import StepEnd
-from csupervisor.task import TaskEnd
 
 FIRST_REDIAL_S: Final = 0.05
 LAST_REDIAL_S: Final = 5.0
@@ -99,7 +97,7 @@ class CranedClient:
     def send_end(self, end: StepEnd) -> None:
         self._end = end
         ended = pb.SupervisorStepEnded(
-            tasks=[task_end_to_wire(task) for task in end.tasks], reason=end.reason, unkillable=end.unkillable
+            tasks=[wire.task_end_to_wire(task) for task in end.tasks], reason=end.reason, unkillable=end.unkillable
         )
         self._send(pb.FromSupervisor(step_ended=ended))
 
@@ -159,12 +157,6 @@ class CranedClient:
             self.send_output(chunk)
         if self._end is not None:
             self.send_end(self._end)
-
-
-def task_end_to_wire(end: TaskEnd) -> job_pb2.TaskEnd:
-    return job_pb2.TaskEnd(
-        task_id=end.task_id, exit=wire.exit_status_to_wire(end.exit), cancelled=end.cancelled, reason=end.reason
-    )
 
 
 def _hear(kind: int, payload: bytes, listener: CranedListener) -> None:

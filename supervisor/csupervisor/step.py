@@ -14,7 +14,8 @@ from signal import SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM
 from typing import Final
 
 from cranehooks.model.ids import TaskId
-from csupervisor.task import CANCELLED_EXIT, STOPPED_EXIT, InvalidTransitionError, TaskEnd
+from cranehooks.model.job import TaskEnd
+from csupervisor.task import CANCELLED_EXIT, STOPPED_EXIT, InvalidTransitionError
 
 ATTACH_MARGIN_S: Final = 30.0
 """How much longer than the launcher grace a step waits for its launcher's first word."""

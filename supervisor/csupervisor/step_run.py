@@ -12,7 +12,7 @@ from cranehooks.execution.asyncio_engine import AsyncEngine
 from cranehooks.execution.containment.detect import ContainmentUnavailableError
 from cranehooks.execution.engine import Engine
 from cranehooks.model.ids import TaskId
-from cranehooks.model.job import StdioMode
+from cranehooks.model.job import StdioMode, TaskEnd
 from cranehooks.model.run import HookRun
 from csupervisor import step as machine
 from csupervisor import task
@@ -211,7 +211,7 @@ class StepRun:
     def _task_running(self, start: TaskStart) -> None:
         self.feed(machine.TaskRunning(start.task_id))
 
-    def _task_over(self, end: task.TaskEnd) -> None:
+    def _task_over(self, end: TaskEnd) -> None:
         if end.cancelled:
             text = f"task {end.task_id} cancelled: {end.reason}"
             self._streams.tell(text)

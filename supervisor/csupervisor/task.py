@@ -18,7 +18,7 @@ from signal import SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM
 from typing import Final
 
 from cranehooks.model.ids import TaskId
-from cranehooks.model.job import ExitStatus
+from cranehooks.model.job import ExitStatus, TaskEnd
 from cranehooks.model.points import HookPoint
 
 CANCELLED_EXIT: Final = ExitStatus(code=1)
@@ -47,18 +47,6 @@ class Timer(Enum):
     """From TERM to KILL."""
     KILL_WAIT = "kill wait"
     """From KILL to giving up."""
-
-
-@dataclass(frozen=True, slots=True)
-class TaskEnd:
-    """How a task ended."""
-
-    task_id: TaskId
-    exit: ExitStatus
-    cancelled: bool = False
-    """It never ran, because a before-hook failed or the step was ended first."""
-    reason: str = ""
-    """For a person; empty for an ordinary end."""
 
 
 # ---- events

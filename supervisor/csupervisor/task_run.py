@@ -13,7 +13,7 @@ from cranehooks.environment import task_hook_environment
 from cranehooks.execution.containment.cells import Cell
 from cranehooks.execution.process import Process, SpawnError, SpawnRequest, spawn
 from cranehooks.model.ids import RunId
-from cranehooks.model.job import ExitStatus
+from cranehooks.model.job import ExitStatus, TaskEnd
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookKey, HookRun, RunSpec
 from csupervisor import task as machine
@@ -42,7 +42,7 @@ class TaskReports:
     """Who is told of what a task does."""
 
     running: Callable[[TaskStart], None]
-    over: Callable[[machine.TaskEnd], None]
+    over: Callable[[TaskEnd], None]
     hook_ended: Callable[[HookRun], None]
 
 

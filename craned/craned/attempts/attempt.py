@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from cranehooks.model.ids import AttemptKey, NodeName, StepId, TaskId
-from cranehooks.model.job import ExitStatus, StepSpec
+from cranehooks.model.job import ExitStatus, StepSpec, TaskEnd
 from cranehooks.model.run import HookRun
 
 NEVER_STARTED_CODE = 1
@@ -51,17 +51,6 @@ class Phase(Enum):
     EPILOG_QUEUED = "epilog queued"
     EPILOG_RUNNING = "epilog running"
     RELEASED = "released"
-
-
-@dataclass(frozen=True, slots=True)
-class TaskEnd:
-    """How one task ended."""
-
-    task_id: TaskId
-    exit: ExitStatus = ExitStatus()
-    cancelled: bool = False
-    """It never ran, because a before-hook failed or its step was ended first."""
-    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

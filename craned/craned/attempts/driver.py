@@ -36,7 +36,6 @@ from craned.attempts.attempt import (
     StepPhase,
     StepRequested,
     StopProlog,
-    TaskEnd,
     TasksStarted,
     TerminateStep,
     advance,
@@ -48,7 +47,7 @@ from craned.attempts.reports import Outbox, clipped
 from craned.crew import Crew
 from cranehooks.journal import JournalWriteError
 from cranehooks.model.ids import AttemptKey, NodeName, StepKey
-from cranehooks.model.job import ExitStatus, JobOnNode, StepSpec
+from cranehooks.model.job import ExitStatus, JobOnNode, StepSpec, TaskEnd
 from cranehooks.model.run import HookRun, HookSettings
 from cranekit.errors import CraneError, ErrorCode
 

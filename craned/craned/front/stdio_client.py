@@ -12,7 +12,7 @@ import structlog
 from crane.hooks.v1 import craned_service_pb2 as pb
 from crane.hooks.v1 import craned_service_pb2_grpc as pb_grpc
 from crane.hooks.v1 import job_pb2
-from craned.service.messages import task_end_from_wire
+from cranehooks.wire import task_end_from_wire
 from cranekit.backoff import Backoff
 from cranekit.errors import CraneError, ErrorCode
 from cranekit.rpc.channel import open_channel

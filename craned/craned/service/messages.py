@@ -2,8 +2,7 @@
 
 from crane.hooks.v1 import craned_service_pb2 as stdio_pb
 from crane.hooks.v1 import ctld_service_pb2 as ctld_pb
-from crane.hooks.v1 import job_pb2 as job_pb
-from craned.attempts.attempt import ReportProlog, ReportReleased, ReportStepEnded, ReportStepStarted, TaskEnd
+from craned.attempts.attempt import ReportProlog, ReportReleased, ReportStepEnded, ReportStepStarted
 from craned.attempts.reports import Report, ReportHook
 from craned.steps.stdio import Output, Stream
 from cranehooks import wire
@@ -14,16 +13,6 @@ _STREAMS = {
     Stream.STDERR: stdio_pb.OUTPUT_STREAM_STDERR,
 }
 _STREAMS_BACK = {value: stream for stream, value in _STREAMS.items()}
-
-
-def task_end_to_wire(end: TaskEnd) -> job_pb.TaskEnd:
-    return job_pb.TaskEnd(
-        task_id=end.task_id, exit=wire.exit_status_to_wire(end.exit), cancelled=end.cancelled, reason=end.reason
-    )
-
-
-def task_end_from_wire(message: job_pb.TaskEnd) -> TaskEnd:
-    return TaskEnd(TaskId(message.task_id), wire.exit_status_from_wire(message.exit), message.cancelled, message.reason)
 
 
 def output_to_wire(output: Output) -> stdio_pb.TaskOutput:
@@ -57,7 +46,7 @@ def report_to_wire(report: Report) -> ctld_pb.NodeReport:
                     job_id=job_id,
                     attempt=attempt,
                     step_id=step_id,
-                    tasks=[task_end_to_wire(task) for task in tasks],
+                    tasks=[wire.task_end_to_wire(task) for task in tasks],
                     reason=reason,
                 )
             )

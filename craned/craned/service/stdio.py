@@ -10,12 +10,14 @@ import structlog
 
 from crane.hooks.v1 import craned_service_pb2 as pb
 from crane.hooks.v1 import craned_service_pb2_grpc as pb_grpc
-from craned.attempts.attempt import AttemptState, TaskEnd
+from craned.attempts.attempt import AttemptState
 from craned.attempts.driver import Attempts
-from craned.service.messages import output_to_wire, task_end_to_wire
+from craned.service.messages import output_to_wire
 from craned.steps.driver import ActiveStep, Steps
 from craned.steps.stdio import StdinOverrunError
 from cranehooks.model.ids import Attempt, AttemptKey, JobId, NodeName, StepId, StepKey
+from cranehooks.model.job import TaskEnd
+from cranehooks.wire import task_end_to_wire
 from cranekit.errors import CraneError, ErrorCode
 from cranekit.rpc.credentials import Identity, Role
 from cranekit.rpc.interceptors import current_identity

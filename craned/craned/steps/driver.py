@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from craned.attempts.attempt import StepEnded, TaskEnd, never_started
+from craned.attempts.attempt import StepEnded, never_started
 from craned.crew import Crew
 from craned.steps.stdio import InputWindow, OutputWindow
 from craned.steps.supervisor_client import (
@@ -31,7 +31,7 @@ from craned.steps.supervisor_client import (
 )
 from craned.steps.supervisors import SupervisorLink
 from cranehooks.model.ids import NodeName, RunId, StepKey, TaskId
-from cranehooks.model.job import ExitStatus, JobOnNode, StepSpec
+from cranehooks.model.job import ExitStatus, JobOnNode, StepSpec, TaskEnd
 from cranehooks.model.run import HookRun, HookSettings
 
 DIAL_WITHIN_S: Final = 30.0

@@ -7,11 +7,11 @@ from google.protobuf.message import DecodeError
 
 from crane.hooks.v1 import craned_service_pb2 as stdio_pb
 from crane.hooks.v1 import supervisor_pb2 as pb
-from craned.attempts.attempt import TaskEnd
-from craned.service.messages import output_from_wire, task_end_from_wire
+from craned.service.messages import output_from_wire
 from craned.steps.stdio import Output
 from cranehooks import wire
 from cranehooks.model.ids import Attempt, JobId, StepId, StepKey
+from cranehooks.model.job import TaskEnd
 from cranehooks.model.run import HookRun
 
 
@@ -157,7 +157,7 @@ def _from_wire(message: pb.FromSupervisor) -> FromSupervisor:
             return Notice(message.notice.text)
         case "step_ended":
             ended = message.step_ended
-            return Ended(tuple(map(task_end_from_wire, ended.tasks)), ended.reason, tuple(ended.unkillable))
+            return Ended(tuple(map(wire.task_end_from_wire, ended.tasks)), ended.reason, tuple(ended.unkillable))
         case _:
             text = "a supervisor's message is empty, or newer than this craned"
             raise SupervisorProtocolError(text)

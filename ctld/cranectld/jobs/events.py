@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
-from cranectld.jobs.model import EndKind, TaskResult
+from cranectld.jobs.model import EndKind
 from cranehooks.model.ids import Attempt, NodeName, StepId
-from cranehooks.model.job import ExitStatus, NodeShare, StepSpec
+from cranehooks.model.job import ExitStatus, NodeShare, StepSpec, TaskEnd
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookRun, HookSettings
 
@@ -76,7 +76,7 @@ class StepEnded:
     attempt: Attempt
     node: NodeName
     step_id: StepId
-    tasks: tuple[TaskResult, ...]
+    tasks: tuple[TaskEnd, ...]
     reason: str = ""
 
 

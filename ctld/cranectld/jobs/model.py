@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from cranehooks.model.ids import Attempt, AttemptKey, JobId, NodeName, StepId
-from cranehooks.model.job import ExitStatus, JobSpec, NodeShare, StepSpec
+from cranehooks.model.job import ExitStatus, JobSpec, NodeShare, StepSpec, TaskEnd
 from cranehooks.model.run import HookSettings
 
 
@@ -92,16 +92,6 @@ class StepState(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class TaskResult:
-    """How one task ended."""
-
-    task_id: int
-    exit: ExitStatus
-    cancelled: bool = False
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Step:
     """One step of the current attempt."""
 
@@ -114,7 +104,7 @@ class Step:
     """Whether it was asked to end."""
     started_nodes: frozenset[NodeName] = frozenset()
     ended_nodes: frozenset[NodeName] = frozenset()
-    tasks: tuple[TaskResult, ...] = ()
+    tasks: tuple[TaskEnd, ...] = ()
     exit: ExitStatus = field(default_factory=ExitStatus)
     reason: str = ""
     started_at: float = 0.0

@@ -10,10 +10,11 @@ import structlog
 from cranectld.controller import Controller
 from cranectld.jobs import machine
 from cranectld.jobs.events import NodeLost, NodeReleased, PrepareNode, PrologEnded, ReleaseNode, SendStep, StepEnded, StepStarted
-from cranectld.jobs.model import Job, TaskResult
+from cranectld.jobs.model import Job
 from cranectld.nodes.model import Node
 from cranectld.ports import NodeCommand, NodeLinks, ReleaseJobCommand
 from cranehooks.model.ids import AttemptKey, NodeName, StepId
+from cranehooks.model.job import TaskEnd
 from cranehooks.model.run import HookRun
 from cranekit.errors import CraneError, ErrorCode
 
@@ -51,7 +52,7 @@ class StepStartedReport:
 class StepEndedReport:
     key: AttemptKey
     step_id: StepId
-    tasks: tuple[TaskResult, ...]
+    tasks: tuple[TaskEnd, ...]
     reason: str
 
 

@@ -6,8 +6,6 @@ import grpc
 
 from crane.hooks.v1 import ctld_service_pb2 as pb
 from crane.hooks.v1 import ctld_service_pb2_grpc as rpc
-from crane.hooks.v1 import job_pb2
-from cranectld.jobs.model import TaskResult
 from cranectld.nodes.sessions import (
     HookReport,
     NodeReport,
@@ -21,7 +19,7 @@ from cranectld.nodes.sessions import (
 from cranectld.service.callers import caller
 from cranectld.store import Store
 from cranehooks.model.ids import Attempt, AttemptKey, JobId, NodeName, StepId
-from cranehooks.wire import WireError, duration, exit_status_from_wire, hook_run_from_wire
+from cranehooks.wire import WireError, duration, hook_run_from_wire, task_end_from_wire
 from cranekit.errors import CraneError, ErrorCode
 from cranekit.rpc.credentials import Role
 
@@ -100,7 +98,7 @@ def report_from_wire(report: pb.NodeReport) -> NodeReport:
                 return StepStartedReport(_key(report.step_started), StepId(report.step_started.step_id))
             case "step_ended":
                 ended = report.step_ended
-                tasks = tuple(_task(task) for task in ended.tasks)
+                tasks = tuple(map(task_end_from_wire, ended.tasks))
                 return StepEndedReport(_key(ended), StepId(ended.step_id), tasks, ended.reason)
             case "job_released":
                 released = report.job_released
@@ -116,7 +114,3 @@ def report_from_wire(report: pb.NodeReport) -> NodeReport:
 
 def _key(message: pb.PrologEnded | pb.StepStarted | pb.StepEnded | pb.JobReleased) -> AttemptKey:
     return AttemptKey(JobId(message.job_id), Attempt(message.attempt))
-
-
-def _task(task: job_pb2.TaskEnd) -> TaskResult:
-    return TaskResult(task.task_id, exit_status_from_wire(task.exit), task.cancelled, task.reason)

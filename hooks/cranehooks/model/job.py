@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from cranehooks.model.ids import Attempt, JobId, NodeName, StepId
+from cranehooks.model.ids import Attempt, JobId, NodeName, StepId, TaskId
 from cranehooks.model.run import Credentials
 
 
@@ -150,3 +150,15 @@ class ExitStatus:
 
     def __str__(self) -> str:
         return f"{self.code}:{self.signal}"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnd:
+    """How one task ended."""
+
+    task_id: TaskId
+    exit: ExitStatus = field(default_factory=ExitStatus)
+    cancelled: bool = False
+    """It never ran, because a before-hook failed or its step was ended first."""
+    reason: str = ""
+    """For a person; empty for an ordinary end."""

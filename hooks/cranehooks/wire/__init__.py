@@ -28,7 +28,14 @@ from cranehooks.wire.job import (
     node_share_to_wire,
 )
 from cranehooks.wire.moment import duration, seconds, timestamp
-from cranehooks.wire.step import stdio_mode_from_wire, stdio_mode_to_wire, step_spec_from_wire, step_spec_to_wire
+from cranehooks.wire.step import (
+    stdio_mode_from_wire,
+    stdio_mode_to_wire,
+    step_spec_from_wire,
+    step_spec_to_wire,
+    task_end_from_wire,
+    task_end_to_wire,
+)
 
 __all__ = [
     "EnumCodec",
@@ -57,5 +64,7 @@ __all__ = [
     "stdio_mode_to_wire",
     "step_spec_from_wire",
     "step_spec_to_wire",
+    "task_end_from_wire",
+    "task_end_to_wire",
     "timestamp",
 ]

@@ -3,9 +3,10 @@
 from typing import Final
 
 from crane.hooks.v1 import job_pb2 as pb
-from cranehooks.model.ids import NodeName, StepId
-from cranehooks.model.job import StdioMode, StepSpec
+from cranehooks.model.ids import NodeName, StepId, TaskId
+from cranehooks.model.job import StdioMode, StepSpec, TaskEnd
 from cranehooks.wire.enumeration import EnumCodec
+from cranehooks.wire.job import exit_status_from_wire, exit_status_to_wire
 from cranehooks.wire.nodelist import nodelist_from_wire, nodelist_to_wire
 
 _STDIO: Final = EnumCodec(StdioMode, pb.StdioMode, "STDIO_MODE")
@@ -58,3 +59,11 @@ def step_spec_from_wire(message: pb.StepSpec) -> StepSpec:
         nodelist=nodelist_from_wire(message.nodelist, "nodelist"),
         num_nodes=message.num_nodes,
     )
+
+
+def task_end_to_wire(end: TaskEnd) -> pb.TaskEnd:
+    return pb.TaskEnd(task_id=end.task_id, exit=exit_status_to_wire(end.exit), cancelled=end.cancelled, reason=end.reason)
+
+
+def task_end_from_wire(message: pb.TaskEnd) -> TaskEnd:
+    return TaskEnd(TaskId(message.task_id), exit_status_from_wire(message.exit), message.cancelled, message.reason)

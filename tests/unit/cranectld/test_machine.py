@@ -34,9 +34,9 @@ from cranectld.jobs.events import (
     StopCtldHook,
     TimeLimitReached,
 )
-from cranectld.jobs.model import Job, JobState, NodeProgress, StepState, TaskResult
-from cranehooks.model.ids import BATCH_STEP, Attempt, StepId
-from cranehooks.model.job import ExitStatus, JobKind, StepSpec
+from cranectld.jobs.model import Job, JobState, NodeProgress, StepState
+from cranehooks.model.ids import BATCH_STEP, Attempt, StepId, TaskId
+from cranehooks.model.job import ExitStatus, JobKind, StepSpec, TaskEnd
 from cranehooks.model.points import HookPoint
 from tests.unit.cranectld.builders import CN1, CN2, EXIT_1, REQUEUE, STOPPED, allocated, job, run, settings, spec
 
@@ -48,7 +48,7 @@ CTLD_EPILOG_FAILED = CtldHookEnded(9.0, ONE, run(HookPoint.CRANECTLD_EPILOG, EXI
 PROLOG_FAILED = PrologEnded(3.0, ONE, CN1, run(HookPoint.PROLOG, EXIT_1, CN1, last_line="no GPU found"))
 RELEASED_1 = NodeReleased(8.0, ONE, CN1, run(HookPoint.EPILOG, node=CN1))
 RELEASED_2 = NodeReleased(8.0, ONE, CN2, run(HookPoint.EPILOG, node=CN2))
-BATCH_OK = StepEnded(5.0, ONE, CN1, BATCH_STEP, (TaskResult(0, ExitStatus()),))
+BATCH_OK = StepEnded(5.0, ONE, CN1, BATCH_STEP, (TaskEnd(TaskId(0), ExitStatus()),))
 CANCEL = CancelRequested(4.0, "cancelled by alice")
 
 
@@ -284,8 +284,8 @@ def test_step_cancelled_before_it_was_sent_never_is() -> None:
 def test_step_ends_with_its_last_node_and_the_highest_code() -> None:
     sent = StepSendRequested(4.0, ONE, StepId("0"))
     started = [StepStarted(4.5, ONE, node, StepId("0")) for node in (CN1, CN2)]
-    first = StepEnded(5.0, ONE, CN1, StepId("0"), (TaskResult(0, ExitStatus(code=3)),))
-    last = StepEnded(6.0, ONE, CN2, StepId("0"), (TaskResult(1, ExitStatus(signal=9)),))
+    first = StepEnded(5.0, ONE, CN1, StepId("0"), (TaskEnd(TaskId(0), ExitStatus(code=3)),))
+    last = StepEnded(6.0, ONE, CN2, StepId("0"), (TaskEnd(TaskId(1), ExitStatus(signal=9)),))
 
     running, _ = interactive(sent, *started)
     assert running.steps[StepId("0")].state is StepState.RUNNING
@@ -308,7 +308,7 @@ def test_job_of_a_cancelled_crun_is_cancelled() -> None:
             StepRequested(3.0, step, (CN1,)),
             StepSendRequested(4.0, ONE, StepId("0")),
             StepCancelRequested(5.0, ONE, StepId("0"), "interrupted"),
-            StepEnded(6.0, ONE, CN1, StepId("0"), (TaskResult(0, ExitStatus(signal=15)),)),
+            StepEnded(6.0, ONE, CN1, StepId("0"), (TaskEnd(TaskId(0), ExitStatus(signal=15)),)),
             RELEASED_1,
             CTLD_EPILOG_OK,
         ],
@@ -329,7 +329,7 @@ def test_end_of_a_crun_job_is_what_its_nodes_say() -> None:
     early, _ = play(job(spec(JobKind.RUN, num_nodes=1)), start)
     assert early.state is JobState.RUNNING
 
-    ended = StepEnded(6.0, ONE, CN1, StepId("0"), (TaskResult(0, ExitStatus(code=1), cancelled=True),), "user unknown")
+    ended = StepEnded(6.0, ONE, CN1, StepId("0"), (TaskEnd(TaskId(0), ExitStatus(code=1), cancelled=True),), "user unknown")
     done, _ = play(early, [ended, RELEASED_1, CTLD_EPILOG_OK])
 
     assert (done.state, done.reason) == (JobState.FAILED, "user unknown")

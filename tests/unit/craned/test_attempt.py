@@ -35,13 +35,12 @@ from craned.attempts.attempt import (
     StepPhase,
     StepRequested,
     StopProlog,
-    TaskEnd,
     TasksStarted,
     TerminateStep,
     advance,
 )
 from cranehooks.model.ids import Attempt, AttemptKey, JobId, NodeName, StepId, TaskId
-from cranehooks.model.job import ExitStatus, StepSpec
+from cranehooks.model.job import ExitStatus, StepSpec, TaskEnd
 from cranehooks.model.outcome import OK, Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookKey, HookRun

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from craned.attempts.attempt import Phase, PrepareRequested, ReleaseRequested, SignalRequested, StepEnded, StepRequested, TaskEnd
+from craned.attempts.attempt import Phase, PrepareRequested, ReleaseRequested, SignalRequested, StepEnded, StepRequested
 from craned.attempts.driver import Attempts, NoSuchStepError, QueueFullError, Started
 from craned.attempts.ledger import Ledger
 from craned.attempts.recovery import continuation, remember
@@ -17,7 +17,7 @@ from craned.attempts.reports import Outbox
 from craned.crew import Crew
 from cranehooks.journal import Journal, decode
 from cranehooks.model.ids import Attempt, AttemptKey, StepKey
-from cranehooks.model.job import ExitStatus, JobOnNode, StepSpec
+from cranehooks.model.job import ExitStatus, JobOnNode, StepSpec, TaskEnd
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookRun, HookSettings
 from tests.support.eventually import eventually_async

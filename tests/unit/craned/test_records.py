@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from craned.attempts.attempt import AttemptState, Step, StepEnded, StepPhase, StepRequested, TaskEnd
+from craned.attempts.attempt import AttemptState, Step, StepEnded, StepPhase, StepRequested
 from craned.attempts.records import (
     AttemptForgotten,
     AttemptSeen,
@@ -17,6 +17,7 @@ from craned.attempts.records import (
 )
 from craned.attempts.reports import Report, ReportHook
 from cranehooks.model.ids import StepId, TaskId
+from cranehooks.model.job import TaskEnd
 from cranehooks.model.points import HookPoint
 from tests.unit.craned.test_attempt import BATCH, EVENTS, KEY, NODE, a_run
 from tests.unit.craned.test_recovery import HOOKS, JOB

@@ -3,10 +3,10 @@
 import pytest
 
 from cranehooks.model.ids import TaskId
-from cranehooks.model.job import ExitStatus
+from cranehooks.model.job import ExitStatus, TaskEnd
 from csupervisor import step as machine
 from csupervisor.step import Phase, Step, StepEnd, Timer, advance
-from csupervisor.task import STOPPED_EXIT, InvalidTransitionError, TaskEnd
+from csupervisor.task import STOPPED_EXIT, InvalidTransitionError
 
 IDS = (TaskId(0), TaskId(1))
 END = {task_id: TaskEnd(task_id, ExitStatus(task_id)) for task_id in IDS}

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from cranehooks.model.ids import TaskId
-from cranehooks.model.job import ExitStatus
+from cranehooks.model.job import ExitStatus, TaskEnd
 from cranehooks.model.points import HookPoint
 from csupervisor import task as machine
-from csupervisor.task import Phase, Task, TaskEnd, Timer, advance
+from csupervisor.task import Phase, Task, Timer, advance
 
 TASK_PROLOG, STEP_TASK_PROLOG = HookPoint.TASK_PROLOG, HookPoint.STEP_TASK_PROLOG
 STEP_TASK_EPILOG, TASK_EPILOG = HookPoint.STEP_TASK_EPILOG, HookPoint.TASK_EPILOG
