@@ -21,7 +21,6 @@ from cranekit.rpc.credentials import Role, daemon_metadata, identity_of_peer, re
 from tests.support.eventually import eventually, eventually_async
 
 ROOT = Path(__file__).parents[2]
-CBATCH = str(Path(sys.executable).with_name("cbatch"))
 
 CONFIG = """ClusterName: site
 Nodes:
@@ -81,10 +80,15 @@ def cluster(tmp_path: Path, prolog: Path) -> Iterator[LocalCluster]:
         yield cluster
 
 
-def cbatch(cluster: LocalCluster, directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_tool(cluster: LocalCluster, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    program = str(Path(sys.executable).with_name(name))
     return subprocess.run(
-        [CBATCH, "-D", str(directory), *arguments], env=cluster.env, capture_output=True, text=True, timeout=60, check=False
+        [program, *arguments], env=cluster.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
     )
+
+
+def cbatch(cluster: LocalCluster, directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run_tool(cluster, "cbatch", "-D", str(directory), *arguments)
 
 
 def job(cluster: LocalCluster, job_id: int) -> dict[str, Any]:  # JSON
@@ -119,6 +123,8 @@ def test_cbatch_works_through_the_scheduler_and_not_without_it(cluster: LocalClu
         last = job(cluster, 2)
         assert sorted(last["nodes"]) == ["cn01", "cn02"]
         assert cbatch(cluster, tmp_path, "--wait", "--wrap", "exit 7").returncode == 7
+        interactive = run_tool(cluster, "crun", "-N", "2", "echo", "me too")
+        assert (interactive.returncode, interactive.stdout) == (0, "me too\n" * 2), interactive.stderr
 
     def refused_again() -> bool:
         return cbatch(cluster, tmp_path, "--wrap", "true").returncode == 1
