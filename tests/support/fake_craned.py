@@ -71,11 +71,7 @@ class FakeCraned(craned_service_pb2_grpc.CranedServiceServicer):
         """The `number`-th command of this kind about the job, when it comes."""
 
         def found() -> list[Any]:
-            return [
-                command
-                for command in self.told
-                if isinstance(command, kind) and _job_of(command) == job_id
-            ]
+            return [command for command in self.told if isinstance(command, kind) and _job_of(command) == job_id]
 
         await eventually_async(lambda: len(found()) >= number, deadline_s=15.0)
         command: Request = found()[number - 1]

@@ -10,7 +10,7 @@ from cranectld.jobs.events import CompletionRequested, StepRequested, StepSendRe
 from cranectld.jobs.model import Job, JobState
 from cranectld.nodes.model import Node, gres_fits
 from cranectld.scheduling import Placement, Waiting
-from cranectld.scheduling.fifo import shares_of
+from cranectld.scheduling.fifo import begin_text, shares_of
 from cranectld.step_layout import laid_out
 from cranehooks.model.ids import Attempt, JobId, NodeName
 from cranehooks.model.job import ExitStatus, JobKind, JobSpec, StepSpec
@@ -30,7 +30,7 @@ class ExternalScheduling:
 
     def place(self, pending: Sequence[Job], nodes: Sequence[Node], at: float) -> list[Placement | Waiting]:
         word = "waits for the external scheduler" if self.accepts_submissions else "the external scheduler is not connected"
-        return [Waiting(job.job_id, word) for job in pending]
+        return [Waiting(job.job_id, begin_text(job) if job.not_before > at else word) for job in pending]
 
     @contextmanager
     def submissions(self) -> Iterator[None]:

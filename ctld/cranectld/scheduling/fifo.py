@@ -43,7 +43,7 @@ class FifoScheduler:
         for job in pending:
             spec = job.spec
             if job.not_before > at:
-                answers.append(Waiting(job.job_id, _begin_text(job)))
+                answers.append(Waiting(job.job_id, begin_text(job)))
                 continue
             if spec.partition in blocked:
                 answers.append(Waiting(job.job_id, f"Priority: waits behind job {blocked[spec.partition]}"))
@@ -62,7 +62,8 @@ class FifoScheduler:
         return answers
 
 
-def _begin_text(job: Job) -> str:
+def begin_text(job: Job) -> str:
+    """Why a requeued job waits before its time."""
     when = datetime.fromtimestamp(job.not_before, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
     return f"BeginTime: requeued, not before {when}Z: {job.reason}"
 

@@ -154,6 +154,7 @@ async def test_requeued_job_is_refused_before_its_time(site: Site) -> None:
     await node.release_when_told(job_id)
     requeue = await decisions.until(ctld.DECISION_KIND_REQUEUE, job_id)
     assert requeue.not_before.seconds - requeue.time.seconds in {599, 600}
+    assert "requeued, not before" in (await status(alice, job_id)).reason
     again = allocation(job_id, 2, "cn02")
     await refused(scheduler.AllocateJob(again), grpc.StatusCode.FAILED_PRECONDITION, "not before")
 
