@@ -10,7 +10,7 @@ from cranehooks.model.job import JobKind, JobOnNode, JobSpec, NodeShare
 from cranehooks.profiles import PROFILES
 
 if TYPE_CHECKING:
-    from cranecli.front_client import Body
+    from cranecli.front.client import Body
 
 
 def allocation_environment(job: Body, site: Body) -> dict[str, str]:

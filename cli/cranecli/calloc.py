@@ -7,20 +7,20 @@ import signal
 import sys
 
 from cranecli import exits
-from cranecli.attention import ENDING, Attention
-from cranecli.conversation import Conversation, InterruptedFrontError, NotStartedError
-from cranecli.front_client import FrontClient, FrontError
-from cranecli.job_watch import FINAL_STATES, JobWatch, ending_of, job_of
-from cranecli.options import JobOptions, UsageError, apply, fail_usage, help_text, parse
-from cranecli.status_line import StatusLine
-from cranecli.submission import job_request, working_directory
+from cranecli.front.attention import ENDING, Attention
+from cranecli.front.client import FrontClient, FrontError
+from cranecli.front.conversation import Conversation, InterruptedFrontError, NotStartedError
+from cranecli.front.job_watch import FINAL_STATES, JobWatch, ending_of, job_of
+from cranecli.front.status_line import StatusLine
+from cranecli.submission.options import JobOptions, UsageError, apply, fail_usage, help_text, parse
+from cranecli.submission.requests import job_request, working_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cranecli.foreground import ForegroundChild
-    from cranecli.front_client import Body
+    from cranecli.front.client import Body
 
 PROGRAM = "calloc"
 _USAGE = "calloc [OPTIONS] [COMMAND [ARGUMENT]...]"

@@ -6,20 +6,20 @@ import signal
 import sys
 
 from cranecli import exits
-from cranecli.attention import ENDING, Attention
-from cranecli.batch_script import BatchScript, BatchScriptError, from_command, from_words, option_lines
-from cranecli.conversation import Conversation, InterruptedFrontError
-from cranecli.front_client import FrontClient, FrontError
-from cranecli.job_watch import COMPLETED, FINAL_STATES, JobWatch, ending_of, exit_code_of, job_of
-from cranecli.options import JobOptions, UsageError, apply, check_command, fail_usage, help_text, parse
-from cranecli.status_line import StatusLine
-from cranecli.submission import environment_for, job_request
+from cranecli.front.attention import ENDING, Attention
+from cranecli.front.client import FrontClient, FrontError
+from cranecli.front.conversation import Conversation, InterruptedFrontError
+from cranecli.front.job_watch import COMPLETED, FINAL_STATES, JobWatch, ending_of, exit_code_of, job_of
+from cranecli.front.status_line import StatusLine
+from cranecli.submission.batch_script import BatchScript, BatchScriptError, from_command, from_words, option_lines
+from cranecli.submission.options import JobOptions, UsageError, apply, check_command, fail_usage, help_text, parse
+from cranecli.submission.requests import environment_for, job_request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cranecli.front_client import Body
+    from cranecli.front.client import Body
 
 PROGRAM = "cbatch"
 _USAGE = "cbatch [OPTIONS] SCRIPT [ARGUMENT]...\n       cbatch [OPTIONS] --wrap COMMAND\n       cbatch [OPTIONS] < SCRIPT"

@@ -6,11 +6,11 @@ import signal
 import sys
 
 from cranecli import exits
-from cranecli.attention import ENDING, Attention
-from cranecli.conversation import Conversation, InterruptedFrontError, NotStartedError
-from cranecli.front_client import FrontClient, FrontError
-from cranecli.options import JobOptions, UsageError, apply, check_command, fail_usage, help_text, parse
-from cranecli.status_line import StatusLine
+from cranecli.front.attention import ENDING, Attention
+from cranecli.front.client import FrontClient, FrontError
+from cranecli.front.conversation import Conversation, InterruptedFrontError, NotStartedError
+from cranecli.front.status_line import StatusLine
+from cranecli.submission.options import JobOptions, UsageError, apply, check_command, fail_usage, help_text, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def main() -> int:
     signal.signal(signal.SIGTTIN, signal.SIG_IGN)
     try:
         with Attention(*_SIGNALS) as attention, FrontClient.connect() as client:
-            from cranecli.launch import Launch
+            from cranecli.step.launch import Launch
 
             return Launch(Conversation(client, attention, status), options, argv).run()
     except (NotStartedError, FrontError) as error:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Self
 
-    from cranecli.front_client import Body
+    from cranecli.front.client import Body
 
 _NOT_FOUND = 127
 _NOT_EXECUTABLE = 126

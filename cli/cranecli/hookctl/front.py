@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cranecli.front_client import FrontClient, FrontError
+from cranecli.front.client import FrontClient, FrontError
 from cranecli.hookctl.failure import CommandError, ExitCode
 from cranecli.render.records import AnswerError
 

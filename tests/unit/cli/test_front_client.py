@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cranecli.front_client import FrontClient, FrontError, FrontUnavailableError
+from cranecli.front.client import FrontClient, FrontError, FrontUnavailableError
 from cranekit import frames
 from tests.support.front_daemon import FrontDaemon
 

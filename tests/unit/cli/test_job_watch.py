@@ -3,8 +3,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cranecli.front_client import FrontClient, FrontError
-from cranecli.job_watch import JobWatch, ending_of, exit_code_of
+from cranecli.front.client import FrontClient, FrontError
+from cranecli.front.job_watch import JobWatch, ending_of, exit_code_of
 from cranekit import frames
 from tests.support.eventually import eventually
 from tests.support.front_daemon import job_update

@@ -1,7 +1,7 @@
 from google.protobuf.json_format import ParseDict
 
 from crane.hooks.v1 import hook_pb2
-from cranecli.launch_hooks import run_document
+from cranecli.step.hooks import run_document
 from cranehooks.model.ids import Attempt, JobId, NodeName, StepId
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint

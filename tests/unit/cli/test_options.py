@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cranecli.batch_script import BatchScript, from_command, option_lines
-from cranecli.option_values import OptionValueError, export_list, exported_environment
-from cranecli.options import OPTIONS, JobOptions, UsageError, apply, help_text, options_of, parse
+from cranecli.submission.batch_script import BatchScript, from_command, option_lines
+from cranecli.submission.option_values import OptionValueError, export_list, exported_environment
+from cranecli.submission.options import OPTIONS, JobOptions, UsageError, apply, help_text, options_of, parse
 
 PROGRAMS = ("crun", "cbatch", "calloc")
 

@@ -1,6 +1,6 @@
 import io
 
-from cranecli.status_line import StatusLine
+from cranecli.front.status_line import StatusLine
 
 
 class Terminal(io.StringIO):

@@ -1,6 +1,6 @@
 import pytest
 
-from cranecli.step_report import fate, task_ranges, task_states, tasks_report
+from cranecli.step.report import fate, task_ranges, task_states, tasks_report
 from tests.support.front_daemon import task_end
 
 

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cranecli.task_output import LONGEST_HELD_BYTES, LineAssembly
+from cranecli.step.output import LONGEST_HELD_BYTES, LineAssembly
 
 PIECES = st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=12).map(lambda raw: raw.replace(b"x", b"\n"))), max_size=40)
 TEXTS = st.lists(st.tuples(st.integers(0, 3), st.sampled_from([b"a", b"bb\n", b"c\nd", b"\n", b"\r", b"e\r\nf\n"])), max_size=40)

@@ -23,7 +23,7 @@ from cranehooks.plan import PatternMatch, PlanFailure, order_scripts
 from cranehooks.profiles import TimeoutCover, profile_named
 
 if TYPE_CHECKING:
-    from cranecli.front_client import Body
+    from cranecli.front.client import Body
 
 
 @dataclass(frozen=True, slots=True)

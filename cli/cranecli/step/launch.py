@@ -8,21 +8,21 @@ import signal
 import sys
 
 from cranecli import exits
-from cranecli.attention import ENDING
-from cranecli.conversation import InterruptedFrontError
-from cranecli.front_client import FrontError
-from cranecli.job_watch import JobWatch
-from cranecli.option_values import positive_number
-from cranecli.submission import environment_for, job_request, step_request
+from cranecli.front.attention import ENDING
+from cranecli.front.client import FrontError
+from cranecli.front.conversation import InterruptedFrontError
+from cranecli.front.job_watch import JobWatch
+from cranecli.submission.option_values import positive_number
+from cranecli.submission.requests import environment_for, job_request, step_request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cranecli.conversation import Conversation
-    from cranecli.front_client import Body
-    from cranecli.launch_hooks import HookedStep, LaunchHook
-    from cranecli.options import JobOptions
+    from cranecli.front.client import Body
+    from cranecli.front.conversation import Conversation
+    from cranecli.step.hooks import HookedStep, LaunchHook
+    from cranecli.submission.options import JobOptions
 
 JOB_VARIABLES = ("CRANE_JOB_ID", "SLURM_JOB_ID")
 NUM_NODES_VARIABLES = ("CRANE_JOB_NUM_NODES", "SLURM_JOB_NUM_NODES")
@@ -61,7 +61,7 @@ class Launch:
         submitted = talk.client.stream("SubmitJob", job_request("JOB_KIND_RUN", self._options, {}, name))
         site = talk.client.stream("LaunchHooks")
         # While the controller works, so does this.
-        import cranecli.step_session  # noqa: F401 - needed when the job runs
+        import cranecli.step.session  # noqa: F401 - needed when the job runs
 
         job_ids = talk.answer("SubmitJob", submitted)["job_ids"]
         self._site = talk.answer("LaunchHooks", site)
@@ -91,7 +91,7 @@ class Launch:
         self._talk.tell("CompleteAllocation", {"job_id": str(job_id), "exit": {"code": exits.FAILED}, "cancel_reason": reason})
 
     def _run_step(self, job_id: int, watch: JobWatch, *, is_whole_job: bool = False) -> int:
-        from cranecli.step_session import StepSession
+        from cranecli.step.session import StepSession
 
         talk, options = self._talk, self._options
         request = step_request(job_id, options, self._environment, self._argv)
@@ -150,7 +150,7 @@ class Launch:
         configured = self._site.get("crun_prolog" if epilog_exit is None else "crun_epilog") or {}
         if own_script == "" or (own_script is None and not configured.get("patterns")):
             return None
-        from cranecli.launch_hooks import start_epilog, start_prolog
+        from cranecli.step.hooks import start_epilog, start_prolog
 
         step = self._hooked_step(created)
         if epilog_exit is None:
@@ -160,7 +160,7 @@ class Launch:
         return None if hook.is_empty else hook
 
     def _hooked_step(self, created: Body) -> HookedStep:
-        from cranecli.launch_hooks import HookedStep
+        from cranecli.step.hooks import HookedStep
 
         job, spec = created["job"], created["spec"]
         return HookedStep(
@@ -195,7 +195,7 @@ class Launch:
         return stopped_by
 
     def _record(self, hook: LaunchHook) -> None:
-        from cranecli.launch_hooks import run_document
+        from cranecli.step.hooks import run_document
 
         if hook.record is not None:
             self._talk.tell("RecordLaunchHook", {"run": run_document(hook.record)})

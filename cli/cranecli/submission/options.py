@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cranecli.option_values import (
+from cranecli.submission.option_values import (
     DEFAULT_EXPORT,
     OptionValueError,
     array_indexes,

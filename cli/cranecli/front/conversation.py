@@ -7,18 +7,18 @@ import signal
 import time
 
 from cranecli import exits
-from cranecli.attention import ENDING
-from cranecli.front_client import CALL_TIMEOUT_S, FrontError
-from cranecli.job_watch import FINAL_STATES, RUNNING, ending_of, job_of
+from cranecli.front.attention import ENDING
+from cranecli.front.client import CALL_TIMEOUT_S, FrontError
+from cranecli.front.job_watch import FINAL_STATES, RUNNING, ending_of, job_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cranecli.attention import Attention
-    from cranecli.front_client import Body, FrontClient, FrontStream
-    from cranecli.job_watch import JobWatch
-    from cranecli.status_line import StatusLine
+    from cranecli.front.attention import Attention
+    from cranecli.front.client import Body, FrontClient, FrontStream
+    from cranecli.front.job_watch import JobWatch
+    from cranecli.front.status_line import StatusLine
 
 PATIENCE_S = 60.0
 """How long a call that must succeed is repeated while the controller is away."""

@@ -7,18 +7,18 @@ import signal
 import time
 
 from cranecli import exits
-from cranecli.front_client import FrontError, FrontUnavailableError
-from cranecli.job_watch import FINAL_STATES, ending_of, exit_code_of, job_of
-from cranecli.step_link import STDERR, NodeEnded, Notice, Output, StepLink
-from cranecli.step_report import task_ranges, task_states, tasks_report
-from cranecli.task_output import LineAssembly
-from cranecli.terminal import Sink, Source
+from cranecli.front.client import FrontError, FrontUnavailableError
+from cranecli.front.job_watch import FINAL_STATES, ending_of, exit_code_of, job_of
+from cranecli.step.link import STDERR, NodeEnded, Notice, Output, StepLink
+from cranecli.step.output import LineAssembly
+from cranecli.step.report import task_ranges, task_states, tasks_report
+from cranecli.step.terminal import Sink, Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cranecli.conversation import Conversation
-    from cranecli.front_client import Body
-    from cranecli.job_watch import JobWatch
+    from cranecli.front.client import Body
+    from cranecli.front.conversation import Conversation
+    from cranecli.front.job_watch import JobWatch
 
 SECOND_INTERRUPT_S = 1.0
 """Within this time of the first, another Ctrl-C ends the step."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
-from cranecli.front_client import FrontError, FrontUnavailableError
+from cranecli.front.client import FrontError, FrontUnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cranecli.front_client import Body, FrontClient, FrontStream
+    from cranecli.front.client import Body, FrontClient, FrontStream
 
 _RETRY_FIRST_S = 0.25
 _RETRY_LONGEST_S = 5.0

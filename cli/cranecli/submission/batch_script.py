@@ -8,13 +8,13 @@ import stat
 import sys
 from pathlib import Path
 
-from cranecli.options import UsageError, parse
+from cranecli.submission.options import UsageError, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cranecli.options import Assignment
+    from cranecli.submission.options import Assignment
 
 LARGEST_BYTES = 4 << 20
 MARKER = "#CBATCH"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import socket
 from collections import deque
 
-from cranecli.front_client import FrontError, FrontUnavailableError, open_socket, socket_path
+from cranecli.front.client import FrontError, FrontUnavailableError, open_socket, socket_path
 from cranekit import frames
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from cranecli.front_client import Body
+    from cranecli.front.client import Body
 
 STDIN = 0
 STDOUT = 1

@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from cranecli.front_client import Body
+    from cranecli.front.client import Body
 
 
 def task_ranges(numbers: Iterable[int]) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
-from cranecli.option_values import exported_environment
+from cranecli.submission.option_values import exported_environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cranecli.front_client import Body
-    from cranecli.options import JobOptions
+    from cranecli.front.client import Body
+    from cranecli.submission.options import JobOptions
 
 
 def request_id() -> str:

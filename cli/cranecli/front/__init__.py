@@ -1,0 +1,1 @@
+"""A front end's talk with the cluster: `client` the local daemon's socket, `conversation` calls its user may interrupt (`attention`), `job_watch` a job's news, `status_line` what a waiting user sees."""

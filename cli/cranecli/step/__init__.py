@@ -1,0 +1,1 @@
+"""crun's step: `launch` its life, `session` its running, `link` its streams to the nodes, `output` and `terminal` this end of them, `hooks` CrunProlog and CrunEpilog, `report` what became of the tasks."""
