@@ -111,11 +111,11 @@ class RoundRobin:
                 if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                     del wish["asked"]  # refused: other nodes, or later
                 continue
-            print(f"job {job_id} attempt {wish['attempt']} placed on {nodes}", flush=True)
             if self.waiting.get(job_id) is wish:  # not heard to be over meanwhile
                 self.placed[job_id] = self.waiting.pop(job_id)["asked"]
             self.nodes |= {name: self.nodes.pop(name) for name in nodes if name in self.nodes}
             self.save()
+            print(f"job {job_id} attempt {wish['attempt']} placed on {nodes}", flush=True)
 
 
 async def run(address: str, secret_file: Path, state_file: Path) -> None:
