@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 script = Path(sys.argv[0])
-directory = script.parent.parent
+directory = next(parent for parent in script.parents if (parent / "trace").exists())
 # What the kernel was given: an interpreter may add to its own copy.
 words = [word.decode(errors="surrogateescape") for word in Path("/proc/self/environ").read_bytes().split(b"\0") if word]
 environment = dict(word.split("=", 1) for word in words)

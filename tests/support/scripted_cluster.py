@@ -103,6 +103,7 @@ class ScriptedCluster:
         *,
         cpus: float = 4,
         points: Sequence[str] = CONFIGURED,
+        lists: Mapping[str, Sequence[str]] | None = None,
         hooks: Mapping[str, object] | None = None,
         **settings: object,
     ) -> None:
@@ -112,6 +113,7 @@ class ScriptedCluster:
             nodes: How many.
             cpus: Of each.
             points: Where the tracing script is installed.
+            lists: Points that have several scripts, with their names; the pattern `<point>.d/*` finds them.
             hooks: More keys of JobLifecycleHook.
             **settings: More keys at the top of the configuration.
         """
@@ -126,11 +128,15 @@ class ScriptedCluster:
         self.tracer = self._install("task")
         for point in (*points, TASK_PROLOG, TASK_EPILOG):
             self._install(point)
-        section = {point: str(self.hooks / point) for point in points} | {"KillGrace": 0.5} | dict(hooks or {})
+        section: dict[str, object] = {point: str(self.hooks / point) for point in points}
+        for point, names in (lists or {}).items():
+            section[point] = f"{self.hooks / point}.d/*"
+            for name in names:
+                self._install(f"{point}.d/{name}")
+        section |= {"KillGrace": 0.5, **(hooks or {})}
         node_list = tuple(LocalNode(f"cn{number:02d}", cpus) for number in range(1, nodes + 1))
         self.cluster = LocalCluster(config=LocalConfig(node_list, {**_QUICK, **settings, "JobLifecycleHook": section}))
         self._idle_processes: set[int] = set()
-        self._killed: list[int] = []
 
     def __enter__(self) -> Self:
         try:
@@ -355,8 +361,7 @@ class ScriptedCluster:
 
     def _cgroups(self) -> list[Path]:
         own = own_directory()
-        name = json.loads(json.dumps(str(self.cluster._cluster_name)))
-        return [] if own is None else [path for path in (own / "crane").glob(f"{name}.*/**") if path.is_dir()]
+        return [] if own is None else list((own / "crane").glob(f"{self.cluster._cluster_name}.*/**"))
 
     def _prepare_directories(self) -> None:
         for path in (self.directory, self.hooks, self.bin, self.directory / "plans", self.work):
@@ -372,6 +377,8 @@ class ScriptedCluster:
 
     def _install(self, name: str) -> Path:
         path = self.hooks / name
+        path.parent.mkdir(exist_ok=True)
+        path.parent.chmod(0o755)
         path.write_text(f"#!{self.interpreter} -IS\n{_TRACER.read_text()}")
         path.chmod(0o755)
         return path

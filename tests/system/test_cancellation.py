@@ -212,3 +212,15 @@ def test_daemon_that_a_hook_leaves_behind_is_killed_and_named(stage: ScriptedClu
     (leftover,) = next(run for run in runs if run["point"] == point)["scripts"][0]["leftovers"]
     assert leftover == {"pid": pid, "command": "sleep 3579"}
     assert not any(node.drains for node in stage.nodes().values())
+
+
+@pytest.mark.parametrize("point", ["CrunProlog", "TaskProlog", "TaskEpilog", "CrunEpilog"])
+def test_daemon_that_a_hook_of_the_user_leaves_behind_is_gone(stage: ScriptedCluster, point: str) -> None:
+    label = f"daemon-{point}"
+    pid_file = stage.work / f"{label}.pid"
+    daemon = f"(setsid sh -c 'echo $$ > {pid_file}; exec sleep 3579' </dev/null >/dev/null 2>&1 &)"
+    stage.plan(label, point, daemon, f"while [ ! -s {pid_file} ]; do sleep 0.02; done")
+    assert stage.run("crun", "true", label=label).returncode == 0
+    assert stage.ended(label).state == "Completed"
+    pid = int(pid_file.read_text())
+    eventually(lambda: is_gone(pid), deadline_s=PATIENCE_S)

@@ -1,10 +1,12 @@
 """The ten hook points as they run for jobs that succeed: where, as whom, how often, in which order, with which environment."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from cranehooks.model.points import HookPoint
+from tests.support.eventually import eventually
 from tests.support.scripted_cluster import TASK_EPILOG, TASK_PROLOG, ScriptedCluster, runs_of
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: jobs of another user than the daemons'")
@@ -203,3 +205,18 @@ def test_epilog_knows_how_the_job_ended(stage: ScriptedCluster) -> None:
     for call in stage.calls("three", "Epilog", "CranectldEpilog"):
         assert call.environment["CRANE_JOB_EXIT_CODE2"] == "3:0"
         assert os.waitstatus_to_exitcode(int(call.environment["CRANE_JOB_EXIT_CODE"])) == 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: cgroups of its own")
+def test_tasks_are_held_in_a_cgroup_of_their_job_while_it_runs(stage: ScriptedCluster) -> None:
+    if {node.containment for node in stage.nodes().values()} != {"cgroup2"}:
+        pytest.skip("this machine has no cgroup v2 tree to use")
+    gate = stage.gate("contained")
+    job_id = stage.submit("contained", gate.line)
+    (pid,) = gate.await_arrivals()
+    (line,) = [line for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines() if line.startswith("0::")]
+    assert f"/job_{job_id}" in line
+    assert any(path.name.startswith(f"job_{job_id}") for path in stage.cgroups_of_jobs())
+    gate.open()
+    stage.ended("contained")
+    eventually(lambda: not stage.cgroups_of_jobs())
