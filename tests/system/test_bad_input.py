@@ -306,7 +306,7 @@ def test_user_may_not_touch_what_is_not_theirs(stage: ScriptedCluster) -> None:
         ("ResetBreaker", {"sha256": ""}),
     ):
         call = (
-            "import sys, os, json; from cranecli.front_client import FrontClient, FrontError\n"
+            "import sys, os, json; from cranecli.front.client import FrontClient, FrontError\n"
             "try: FrontClient.connect().call(sys.argv[1], json.loads(sys.argv[2]))\nexcept FrontError as error: sys.exit(error.code)"
         )
         answer = stage.run_python(call, method, json.dumps(body))

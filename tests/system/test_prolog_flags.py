@@ -39,7 +39,7 @@ def test_nohold_lets_the_job_run_while_prologs_do() -> None:
             "calloc", "-N2", "sh", "-c", "crun -w cn01 echo here; crun -w cn02 echo there", label="nohold"
         ) as calloc:
             gate.await_arrivals()
-            assert stage.await_state("nohold", "Running")
+            assert stage.await_state("nohold", "Running").state == "Running"
             assert calloc.stdout is not None
             assert calloc.stdout.readline() == b"here\n"
             assert {call.node for call in stage.calls("nohold", "TaskProlog")} == {"cn01"}
