@@ -10,6 +10,7 @@ from cranecli import exits
 from cranecli.front.attention import ENDING, Attention
 from cranecli.front.client import FrontClient, FrontError
 from cranecli.front.conversation import Conversation, InterruptedFrontError, NotStartedError
+from cranecli.front.descriptors import hold_standard_descriptors
 from cranecli.front.job_watch import FINAL_STATES, JobWatch, ending_of, job_of
 from cranecli.front.status_line import StatusLine
 from cranecli.submission.options import JobOptions, UsageError, apply, fail_usage, help_text, parse
@@ -35,6 +36,7 @@ REVOKED_GRACE_S = 5.0
 
 def main() -> int:
     """Entry point."""
+    hold_standard_descriptors()
     options, argv = _read_command_line(sys.argv[1:])
     if options.is_help_wanted:
         sys.stdout.write(help_text(PROGRAM, _USAGE, _PURPOSE, _EPILOGUE))

@@ -9,6 +9,7 @@ from cranecli import exits
 from cranecli.front.attention import ENDING, Attention
 from cranecli.front.client import FrontClient, FrontError
 from cranecli.front.conversation import Conversation, InterruptedFrontError
+from cranecli.front.descriptors import hold_standard_descriptors
 from cranecli.front.job_watch import COMPLETED, FINAL_STATES, JobWatch, ending_of, exit_code_of, job_of
 from cranecli.front.status_line import StatusLine
 from cranecli.submission.batch_script import BatchScript, BatchScriptError, from_command, from_words, option_lines
@@ -35,6 +36,7 @@ _EPILOGUE = (
 
 def main() -> int:
     """Entry point."""
+    hold_standard_descriptors()
     options, script = _read_command_line(sys.argv[1:])
     if options.is_help_wanted:
         sys.stdout.write(help_text(PROGRAM, _USAGE, _PURPOSE, _EPILOGUE))

@@ -9,6 +9,7 @@ from cranecli import exits
 from cranecli.front.attention import ENDING, Attention
 from cranecli.front.client import FrontClient, FrontError
 from cranecli.front.conversation import Conversation, InterruptedFrontError, NotStartedError
+from cranecli.front.descriptors import hold_standard_descriptors
 from cranecli.front.status_line import StatusLine
 from cranecli.submission.options import JobOptions, UsageError, apply, check_command, fail_usage, help_text, parse
 
@@ -32,6 +33,7 @@ _SIGNALS = (*ENDING, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT)
 
 def main() -> int:
     """Entry point."""
+    hold_standard_descriptors()
     options, argv = _read_command_line(sys.argv[1:])
     if options.is_help_wanted:
         sys.stdout.write(help_text(PROGRAM, _USAGE, _PURPOSE, _EPILOGUE))

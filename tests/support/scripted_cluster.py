@@ -217,6 +217,23 @@ class ScriptedCluster:
             argv, process.returncode, output.decode(errors="replace"), errors.decode(errors="replace")
         )
 
+    def run_shell(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Runs a shell command as the user; front ends are on its PATH."""
+        user = self.user
+        return subprocess.run(
+            ["/bin/sh", "-c", command],
+            env=self.env,
+            user=user,
+            group=user,
+            extra_groups=None if user is None else (),
+            cwd=self.work,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
     def run_python(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs a program as the user, with the front ends' packages."""
         return subprocess.run(

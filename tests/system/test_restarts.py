@@ -1,5 +1,6 @@
 """Daemons that are killed or restarted in the middle of a job: nothing runs twice, nothing that is owed is forgotten."""
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,10 @@ def stage(shared_cluster: ScriptedCluster) -> Iterator[ScriptedCluster]:
 
 def is_gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def restart(stage: ScriptedCluster, name: str, number: int = signal.SIGKILL) -> None:
@@ -252,3 +257,38 @@ def test_runs_are_told_once_though_reports_are_repeated(stage: ScriptedCluster) 
     gate.open()
     job = stage.ended("reports")
     assert [len(runs_of(job, point)) for point in (HookPoint.PROLOG, HookPoint.TASK_PROLOG, HookPoint.EPILOG)] == [1, 1, 1]
+
+
+# ---- a supervisor
+
+
+def test_killed_supervisor_ends_its_step_and_everything_after_runs(stage: ScriptedCluster) -> None:
+    gate = stage.gate("supervisor")
+    with stage.start("crun", "-w", "cn01", "sh", "-c", gate.line, label="supervisor") as crun:
+        (task,) = gate.await_arrivals()
+        os.kill(parent_of(task), signal.SIGKILL)
+        assert crun.wait(60) != 0
+    job = stage.ended("supervisor")
+    assert job.state in {"Failed", "Cancelled"}
+    assert is_gone(task)
+    assert len(stage.calls("supervisor", "Epilog")) == 1
+    stage.submit("next", "true", "-w", "cn01")
+    assert stage.ended("next").state == "Completed"
+
+
+def test_running_batch_job_of_a_lost_node_runs_again_and_leaves_nothing_there(stage: ScriptedCluster) -> None:
+    gate = stage.gate("lost-batch")
+    # Only the first attempt waits; it must end although nobody opens the gate.
+    stage.submit("lost-batch", f'[ "$CRANE_JOB_ATTEMPT" != 1 ] || {{ {gate.line}; }}; echo attempt $CRANE_JOB_ATTEMPT')
+    (task,) = gate.await_arrivals()
+    (lost,) = stage.job("lost-batch").nodes
+    stage.cluster.kill(lost)
+    job = stage.ended("lost-batch")
+    assert (job.state, job.attempt) == ("Completed", 2)
+    assert job.nodes != (lost,)
+    assert stage.nodes()[lost].owed_epilogs == (job.job_id,)
+    stage.cluster.restart(lost)
+    stage.cluster.wait_until_up()
+    eventually(lambda: not stage.nodes()[lost].owed_epilogs, deadline_s=PATIENCE_S)
+    assert is_gone(task)
+    assert sorted((call.node == lost, call.attempt) for call in stage.calls("lost-batch", "Epilog")) == [(False, 2), (True, 1)]

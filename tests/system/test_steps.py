@@ -116,6 +116,14 @@ def test_streams_stay_apart(stage: ScriptedCluster) -> None:
     assert (result.stdout, result.stderr) == ("out\n", "err\n")
 
 
+@pytest.mark.parametrize(("closed", "shown"), [("<&-", ["out"]), (">&-", []), ("2>&-", ["out"]), ("<&- >&- 2>&-", [])])
+def test_closed_standard_streams_do_no_harm(stage: ScriptedCluster, closed: str, shown: list[str]) -> None:
+    result = stage.run_shell(f"crun sh -c 'cat; echo out; echo err >&2; exit 3' {closed}; echo ended $?")
+    assert result.stdout.splitlines() == [*shown, "ended 3"]
+    submitted = stage.run_shell(f"cbatch -o /dev/null --wrap true {closed}; echo ended $?")
+    assert submitted.stdout.splitlines()[-1] == "ended 0"
+
+
 # ---- exit codes
 
 
