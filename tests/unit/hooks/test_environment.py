@@ -1,6 +1,7 @@
 """The exact variables of every point."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from cranehooks.environment import (
     SCRIPT_CONTEXTS,
     TASK_PATH,
+    TWIN_SCOPES,
     VARIABLES,
     controller_hook_environment,
     launch_hook_environment,
@@ -115,6 +117,8 @@ def test_task() -> None:
         "CRANE_STEP_ID": "0",
         "CRANE_STEP_NODELIST": "cn[01-02]",
         "CRANE_STEP_NUM_TASKS": "4",
+        "CRANE_STEP_NUM_NODES": "2",
+        "CRANE_STEP_TASKS_PER_NODE": "2(x2)",
         "CRANE_PROCID": "3",
         "CRANE_LOCALID": "1",
         "CRANE_GTIDS": "2,3",
@@ -152,23 +156,79 @@ def test_nothing_of_the_user_reaches_a_hook_of_another_user(point: HookPoint, sl
     assert build(point, replace(JOB, spec=replace(SPEC, environment={})), slurm=slurm) == environment
 
 
-def test_slurm_twins() -> None:
-    environment = node_hook_environment(HookPoint.EPILOG, JOB, exit_status=ExitStatus(0, 9), slurm=True)
+SLURM_OF_EVERY_HOOK = {
+    "SLURM_JOB_ID", "SLURM_JOBID", "SLURM_JOB_RESTART_COUNT", "SLURM_JOB_USER", "SLURM_JOB_UID", "SLURM_JOB_GID", "SLURM_JOB_ACCOUNT",
+    "SLURM_JOB_PARTITION", "SLURM_JOB_QOS", "SLURM_JOB_NODELIST", "SLURM_NODELIST", "SLURM_JOB_NUM_NODES", "SLURM_JOB_START_TIME",
+    "SLURM_JOB_END_TIME", "SLURM_JOB_WORK_DIR", "SLURM_WORKING_DIR", "SLURM_CLUSTER_NAME", "SLURM_JOB_COMMENT", "SLURM_SCRIPT_CONTEXT",
+}  # fmt: skip
+
+
+def slurm_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith("SLURM")}
+
+
+def test_slurm_twins_of_a_node_hook() -> None:
+    environment = slurm_variables(node_hook_environment(HookPoint.EPILOG, JOB, exit_status=ExitStatus(0, 9), slurm=True))
+    assert set(environment) == SLURM_OF_EVERY_HOOK | {
+        "SLURM_UID", "SLURMD_NODENAME", "SLURM_NODEID", "SLURM_JOB_EXIT_CODE", "SLURM_JOB_EXIT_CODE2",
+    }  # fmt: skip
     expected = {
-        "SLURM_JOB_ID": "42",
         "SLURM_JOBID": "42",
-        "SLURM_JOB_UID": "1000",
         "SLURM_UID": "1000",
-        "SLURM_JOB_USER": "ann",
-        "SLURM_JOB_NODELIST": "cn[01-02]",
         "SLURM_NODELIST": "cn[01-02]",
         "SLURMD_NODENAME": "cn02",
         "SLURM_SCRIPT_CONTEXT": "epilog_slurmd",
-        "SLURM_MEM_PER_NODE": "6144",
         "SLURM_JOB_EXIT_CODE": "9",
         "SLURM_JOB_EXIT_CODE2": "0:9",
     }
     assert expected.items() <= environment.items()
+
+
+def test_slurm_twins_of_a_controller_hook() -> None:
+    environment = slurm_variables(controller_hook_environment(HookPoint.CRANECTLD_PROLOG, JOB, slurm=True))
+    assert set(environment) == SLURM_OF_EVERY_HOOK | {"SLURM_JOB_NAME"}
+    assert environment["SLURM_SCRIPT_CONTEXT"] == "prolog_slurmctld"
+
+
+def test_slurm_twins_of_a_task() -> None:
+    environment = task_environment(JOB, STEP, TaskId(3), slurm=True)
+    assert not {"SLURM_JOB_WORK_DIR", "SLURM_JOB_RESTART_COUNT", "SLURM_UID"} & environment.keys()
+    expected = {
+        "SLURM_MEM_PER_NODE": "6144",
+        "SLURM_NTASKS": "4",
+        "SLURM_STEP_NODELIST": "cn[01-02]",
+        "SLURM_STEP_NUM_NODES": "2",
+        "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
+        "SLURM_TASKS_PER_NODE": "2(x2)",
+    }
+    assert expected.items() <= environment.items()
+
+
+@pytest.mark.parametrize(
+    ("counts", "text"), [([1], "1"), ([2, 2], "2(x2)"), ([4, 4, 8], "4(x2),8"), ([1, 2, 1], "1,2,1"), ([3, 1, 1, 1], "3,1(x3)")]
+)
+def test_counts_per_node_are_folded(counts: list[int], text: str) -> None:
+    tasks = {NodeName(f"n{number}"): tuple(TaskId(task) for task in range(count)) for number, count in enumerate(counts)}
+    environment = task_environment(JOB, replace(STEP, tasks_per_node=tasks), TaskId(0))
+    assert environment["CRANE_STEP_TASKS_PER_NODE"] == text
+    assert environment["CRANE_STEP_NUM_NODES"] == str(len(counts))
+
+
+def test_slurm_knows_no_step_of_the_batch_script() -> None:
+    environment = task_environment(JOB, StepSpec(BATCH_STEP, (), 1, {CN02: (TaskId(0),)}), TaskId(0), slurm=True)
+    assert not [name for name in environment if name.startswith("SLURM_STEP")]
+    assert environment["CRANE_STEP_NODELIST"] == "cn02"
+
+
+def test_twins_are_restricted_where_their_variables_are() -> None:
+    scopes = {twin: variable.scopes for variable in VARIABLES for twin in variable.twins}
+    for name, restricted in TWIN_SCOPES.items():
+        assert restricted < scopes[name], name
+
+
+def test_restarts_count_on_after_a_release() -> None:
+    released = replace(JOB, attempt=Attempt(3), restart_count=0)
+    assert node_hook_environment(HookPoint.PROLOG, released)["CRANE_JOB_RESTART_COUNT"] == "2"
 
 
 def test_what_is_not_known_is_not_set() -> None:

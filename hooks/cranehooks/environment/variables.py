@@ -1,20 +1,14 @@
-"""The variables of every hook and task: one table says which exist, what they mean, and how they are computed.
+"""The table of variables: which exist, where, what they mean, and how they are computed."""
 
-Hooks that run as another user than the job's get exactly this list, nothing of the user's environment and no PATH. A user's words
-(job name, comment) are values only, their control characters replaced by blanks.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from itertools import groupby
 
-from cranehooks.model.ids import BATCH_STEP, NodeName, StepKey, TaskId
-from cranehooks.model.job import ExitStatus, JobKind, JobOnNode, JobSpec, NodeShare, StepSpec
-from cranehooks.model.points import CONTRACTS, HookPoint, Phase, Place, Runner
+from cranehooks.model.ids import BATCH_STEP, TaskId
+from cranehooks.model.job import ExitStatus, JobOnNode, StepSpec
+from cranehooks.model.points import HookPoint
 from cranekit import hostlist
-
-TASK_PATH = "/usr/local/bin:/usr/bin:/bin"
-"""PATH of a task whose user gave none."""
 
 _MIB = 1 << 20
 
@@ -69,6 +63,10 @@ class Variable:
     """Where the twins' format differs."""
     after_only: bool = False
     """Set for after-points only."""
+
+    def twins_in(self, scope: Scope) -> tuple[str, ...]:
+        """The twins that are set there."""
+        return tuple(twin for twin in self.twins if scope in TWIN_SCOPES.get(twin, self.scopes))
 
 
 def _exact(number: float) -> str:
@@ -168,6 +166,27 @@ def _slurm_step_id(facts: Facts) -> str | None:
     return None if facts.step is None or facts.step.step_id == BATCH_STEP else str(facts.step.step_id)
 
 
+def _of_numbered_step(value: Callable[[Facts], str | None]) -> Callable[[Facts], str | None]:
+    """The same for crun's steps only: to Slurm the batch script is none."""
+    return lambda facts: None if facts.step is None or facts.step.step_id == BATCH_STEP else value(facts)
+
+
+def _step_tasks(facts: Facts) -> str | None:
+    return None if facts.step is None else str(facts.step.ntasks)
+
+
+def _step_node_count(facts: Facts) -> str | None:
+    return str(len(facts.step.tasks_per_node)) if facts.step is not None and facts.step.tasks_per_node else None
+
+
+def _step_tasks_per_node(facts: Facts) -> str | None:
+    if facts.step is None or not facts.step.tasks_per_node:
+        return None
+    counts = groupby(len(tasks) for tasks in facts.step.tasks_per_node.values())
+    folded = ((count, sum(1 for _ in same)) for count, same in counts)
+    return ",".join(str(count) if times == 1 else f"{count}(x{times})" for count, times in folded)
+
+
 _ALL = frozenset(Scope)
 _NO_LAUNCH = _ALL - {Scope.LAUNCH}
 _ON_NODE = frozenset({Scope.NODE, Scope.TASK})
@@ -183,7 +202,8 @@ VARIABLES: tuple[Variable, ...] = (
         ("SLURM_JOB_RESTART_COUNT", "SLURM_RESTART_COUNT"),
         _NO_LAUNCH,
         "how often the job was requeued",
-        lambda f: str(f.job.restart_count),
+        # Not the count that MaxRequeueCount bounds: a release begins that one anew.
+        lambda f: str(f.job.attempt - 1),
     ),
     Variable(
         "CRANE_JOB_NAME",
@@ -291,13 +311,37 @@ VARIABLES: tuple[Variable, ...] = (
         _step_id,
         twin_value=_slurm_step_id,
     ),
-    Variable("CRANE_STEP_NODELIST", ("SLURM_STEP_NODELIST",), _STEP, "nodes of the step as a hostlist", _step_nodes),
+    Variable(
+        "CRANE_STEP_NODELIST",
+        ("SLURM_STEP_NODELIST",),
+        _STEP,
+        "nodes of the step as a hostlist",
+        _step_nodes,
+        twin_value=_of_numbered_step(_step_nodes),
+    ),
     Variable(
         "CRANE_STEP_NUM_TASKS",
         ("SLURM_STEP_NUM_TASKS",),
         _STEP,
         "tasks of the step",
-        lambda f: None if f.step is None else str(f.step.ntasks),
+        _step_tasks,
+        twin_value=_of_numbered_step(_step_tasks),
+    ),
+    Variable(
+        "CRANE_STEP_NUM_NODES",
+        ("SLURM_STEP_NUM_NODES",),
+        _TASK,
+        "how many nodes the step has",
+        _step_node_count,
+        twin_value=_of_numbered_step(_step_node_count),
+    ),
+    Variable(
+        "CRANE_STEP_TASKS_PER_NODE",
+        ("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE"),
+        _TASK,
+        "tasks on each node of the step, in the nodes' order, equal neighbours folded: `4(x2),8`",
+        _step_tasks_per_node,
+        twin_value=_of_numbered_step(_step_tasks_per_node),
     ),
     Variable(
         "CRANE_PROCID",
@@ -344,147 +388,20 @@ VARIABLES: tuple[Variable, ...] = (
 )
 """Every variable, in the order of the documentation."""
 
-
-def scope_of(point: HookPoint) -> Scope:
-    """The variables that a point's scripts get."""
-    contract = CONTRACTS[point]
-    if contract.runner is Runner.CSUPERVISOR:
-        return Scope.TASK
-    return {Place.CONTROLLER: Scope.CONTROLLER, Place.NODE: Scope.NODE, Place.LAUNCH_NODE: Scope.LAUNCH}[contract.place]
-
-
-def variables_of(point: HookPoint) -> tuple[Variable, ...]:
-    """The rows of the table that hold for a point."""
-    scope, after = scope_of(point), CONTRACTS[point].phase is Phase.AFTER
-    return tuple(variable for variable in VARIABLES if scope in variable.scopes and (after or not variable.after_only))
-
-
-def controller_hook_environment(
-    point: HookPoint, job: JobOnNode, *, exit_status: ExitStatus | None = None, slurm: bool = False
-) -> dict[str, str]:
-    """Exactly what CranectldProlog or CranectldEpilog sees.
-
-    Args:
-        point: One of the controller's points.
-        job: As any node of it sees it; what concerns that node alone is left out.
-        exit_status: How the job ended, for the epilog; None where it never ran.
-        slurm: Whether the SLURM_* twins are wanted.
-    """
-    return _hook_environment(Facts(job, point, exit_status=exit_status), slurm=slurm)
-
-
-def node_hook_environment(
-    point: HookPoint, job: JobOnNode, *, exit_status: ExitStatus | None = None, slurm: bool = False
-) -> dict[str, str]:
-    """Exactly what Prolog or Epilog sees on `job.share.node`."""
-    return _hook_environment(Facts(job, point, exit_status=exit_status), slurm=slurm)
-
-
-def task_environment(
-    job: JobOnNode, step: StepSpec, task_id: TaskId, *, login: Mapping[str, str] | None = None, slurm: bool = False
-) -> dict[str, str]:
-    """What a task gets before TaskProlog edits it.
-
-    Our variables over the step's environment (the job's, where the step brings none) over `login`.
-
-    Args:
-        job: On the task's node.
-        step: The task's step.
-        task_id: Its rank.
-        login: HOME, SHELL, USER and LOGNAME of the job's user on this node: for what the user's environment lacks.
-        slurm: Whether the SLURM_* twins are wanted.
-    """
-    own = _without_own(step.environment or job.spec.environment, Scope.TASK, slurm=slurm)
-    computed = _computed(Facts(job, step=step, task_id=task_id), Scope.TASK, slurm=slurm)
-    return {"PATH": TASK_PATH, **(login or {}), **own, **computed}
-
-
-def task_hook_environment(
-    point: HookPoint, environment: Mapping[str, str], *, task_pid: int | None = None, slurm: bool | None = None
-) -> dict[str, str]:
-    """What a task's hook sees: the task's environment as it is then, and which hook this is.
-
-    Args:
-        point: The hook.
-        environment: The task's, with what earlier hooks exported.
-        task_pid: Of the task, where it is known.
-        slurm: Whether the SLURM_* twins are wanted; None: if the task has them.
-    """
-    wants_slurm = "SLURM_JOB_ID" in environment if slurm is None else slurm
-    context, slurm_context = SCRIPT_CONTEXTS[point]
-    added = {"CRANE_SCRIPT_CONTEXT": context}
-    if wants_slurm:
-        added["SLURM_SCRIPT_CONTEXT"] = slurm_context
-    if task_pid is not None:
-        added["CRANE_TASK_PID"] = str(task_pid)
-        if wants_slurm:
-            added["SLURM_TASK_PID"] = str(task_pid)
-    return {**environment, **added}
-
-
-def launch_hook_environment(
-    point: HookPoint,
-    environment: Mapping[str, str],
-    key: StepKey,
-    nodes: Sequence[NodeName],
-    *,
-    step_nodes: Sequence[NodeName] = (),
-    ntasks: int = 1,
-    cluster: str = "",
-    exit_status: ExitStatus | None = None,
-    slurm: bool = False,
-) -> dict[str, str]:
-    """What CrunProlog or CrunEpilog sees: crun's own environment, which is its user's, and the step.
-
-    Args:
-        point: The hook.
-        environment: crun's.
-        key: The step.
-        nodes: Of the job.
-        step_nodes: Of the step; empty: all of the job's.
-        ntasks: Of the step.
-        cluster: Name of the cluster, if known.
-        exit_status: How the step ended, for the epilog.
-        slurm: Whether the SLURM_* twins are wanted.
-    """
-    # What the launcher does not know of the job is in no variable of its scope.
-    spec = JobSpec(JobKind.RUN, uid=0, gid=0, user="")
-    share = NodeShare(NodeName(""), ntasks=0, cpus=0.0, memory_bytes=0)
-    job = JobOnNode(key.job_id, key.attempt, spec, tuple(nodes), share, cluster)
-    step = StepSpec(key.step_id, (), ntasks, tasks_per_node=dict.fromkeys(step_nodes, ()))
-    computed = _computed(Facts(job, point, exit_status, step), Scope.LAUNCH, slurm=slurm)
-    return {**_without_own(environment, Scope.LAUNCH, slurm=slurm), **computed}
-
-
-def _hook_environment(facts: Facts, *, slurm: bool) -> dict[str, str]:
-    assert facts.point is not None
-    return _computed(facts, scope_of(facts.point), slurm=slurm)
-
-
-def _computed(facts: Facts, scope: Scope, *, slurm: bool) -> dict[str, str]:
-    """The variables of the scope that have a value."""
-    after = facts.point is not None and CONTRACTS[facts.point].phase is Phase.AFTER
-    result: dict[str, str] = {}
-    for variable in VARIABLES:
-        if scope not in variable.scopes or (variable.after_only and not after):
-            continue
-        if (value := variable.value(facts)) is not None:
-            result[variable.name] = value
-        if slurm and (twin := (variable.twin_value or variable.value)(facts)) is not None:
-            result.update(dict.fromkeys(variable.twins, twin))
-    return result
-
-
-def _without_own(environment: Mapping[str, str], scope: Scope, *, slurm: bool) -> dict[str, str]:
-    """The user's variables that the kernel can pass on, without those of the table.
-
-    A job submitted from within another job brings that job's variables along; what does not hold for this one must not stay.
-    """
-    names = {variable.name for variable in VARIABLES if scope in variable.scopes}
-    if slurm:
-        names.update(twin for variable in VARIABLES if scope in variable.scopes for twin in variable.twins)
-    return {
-        name: value
-        for name, value in environment.items()
-        if name and name not in names and "=" not in name and "\0" not in name and "\0" not in value
-    }
+TWIN_SCOPES: Mapping[str, frozenset[Scope]] = {
+    "SLURM_JOB_NAME": frozenset({Scope.CONTROLLER, Scope.TASK}),
+    "SLURM_JOB_RESTART_COUNT": _HOOKS,
+    "SLURM_JOB_WORK_DIR": _HOOKS,
+    "SLURM_NNODES": frozenset({Scope.LAUNCH, Scope.TASK}),
+    "SLURM_STEP_NODELIST": _TASK,
+    "SLURM_STEP_NUM_TASKS": _TASK,
+    "SLURM_UID": frozenset({Scope.NODE}),
+    **dict.fromkeys(
+        (
+            "SLURM_CPUS_ON_NODE", "SLURM_CPUS_PER_TASK", "SLURM_GPUS_ON_NODE", "SLURM_MEM_PER_CPU", "SLURM_MEM_PER_NODE",
+            "SLURM_NPROCS", "SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_RESTART_COUNT", "SLURM_SUBMIT_DIR", "SLURM_SUBMIT_HOST",
+        ),
+        _TASK,
+    ),
+}  # fmt: skip
+"""Where Slurm has a name in fewer places than we have its variable: hooks see no SLURM_* name that Slurm's own would not show there."""
