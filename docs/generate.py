@@ -4,14 +4,14 @@ import argparse
 import difflib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from cranehooks.environment import SCRIPT_CONTEXTS, scope_of, variables_of
-from cranehooks.model.job import JobKind
 from cranehooks.model.outcome import OutcomeKind
 from cranehooks.model.points import CONTRACTS, HookPoint, Phase, PointContract, RunsAs
-from cranehooks.profiles import IMPLIED_FLAGS, INCOMPATIBLE_FLAGS, PROFILES, UNSUPPORTED_FLAGS, JobFailure, Profile, PrologFlag
+from cranehooks.profile_cells import CELLS, FIXED
+from cranehooks.profiles import IMPLIED_FLAGS, INCOMPATIBLE_FLAGS, OVERRIDES, PROFILES, UNSUPPORTED_FLAGS, PrologFlag
 from cranehooks.settings import ClusterSettings, json_schema
 from cranehooks.settings.document import OLDER_HOOK_KEYS, OLDER_TOP_KEYS
 from cranehooks.settings.schema import HookSection, MetricsSection, NodeGroup, PartitionSection, SchedulerSection, Section
@@ -108,12 +108,27 @@ def profiles() -> str:
     """docs/reference/profiles.md: the table of profiles, its flags, and where they depart from their models."""
     lines = ["# Profiles", "", _NOTICE, "", "`Profile` in the configuration chooses whose behaviour the hooks have.", ""]
     lines += [_row("", *(f"`{name}`" for name in PROFILES)), _row("---", *("---" for _ in PROFILES))]
-    lines += [_row(label, *(cell(profile) for profile in PROFILES.values())) for label, cell in _PROFILE_ROWS]
+    lines += [_row("source", *(profile.source for profile in PROFILES.values()))]
+    lines += [_row(cell.label, *(cell.text(profile) for profile in PROFILES.values())) for cell in CELLS]
     lines += [
         "",
         "`--no-requeue` jobs are treated as if they allowed a requeue when their Prolog fails and `PrologFlags` has `ForceRequeueOnFail`.",
-        "A requeue is counted and delayed; after `MaxRequeueCount` the job is held. `HoldOnPrologFail` overrides the profile's hold.",
+        FIXED,
+        "A requeue is counted and delayed; after `MaxRequeueCount` the job is held.",
         "A job whose node does not answer is requeued without hold, or cancelled; nothing is drained for it.",
+        "",
+        "`hookctl profile NAME` prints one profile; `hookctl plan` shows what it means for this host's scripts.",
+        "",
+        "## Overrides",
+        "",
+        "One key of `JobLifecycleHook` overrides each cell (`EnableSlurmCompatibleEnv` stands at the top of the file); a job keeps what was",
+        "in force when it started.",
+        "",
+        "| cell | setting | words |",
+        "|---|---|---|",
+    ]
+    lines += [_row(cell.label, f"`{cell.setting}`", _words_of(cell.setting)) for cell in CELLS]
+    lines += [
         "",
         "## Flags",
         "",
@@ -133,41 +148,19 @@ def profiles() -> str:
             "",
             *(f"- {note}" for note in profile.notes),
             "",
+            "| cell | source |",
+            "|---|---|",
+            *(_row(f"{cell.label}: {cell.text(profile)}", cell.sources[profile.name]) for cell in CELLS),
+            "",
         ]
     return "\n".join(lines)
 
 
-def _failure(failure: JobFailure, *, hold: bool = False) -> str:
-    batch = f"{failure.batch.value}{' held' if hold and failure.batch.value == 'requeue' else ''}"
-    if {failure.batch, failure.batch_no_requeue, failure.interactive} == {failure.batch}:
-        return f"job: {batch}"
-    return f"{JobKind.BATCH.value}: {batch}; `--no-requeue`: {failure.batch_no_requeue.value}; interactive: {failure.interactive.value}"
-
-
-_PROFILE_ROWS: tuple[tuple[str, Callable[[Profile], str]], ...] = (
-    ("source", lambda profile: profile.source),
-    ("Prolog fails", lambda profile: f"drain; {_failure(profile.prolog_failure, hold=profile.hold_on_prolog_fail)}"),
-    ("CranectldProlog fails", lambda profile: _failure(profile.cranectld_prolog_failure)),
-    ("TaskProlog fails", lambda profile: f"task: {profile.task_prolog_failure.value}"),
-    ("CrunProlog fails", lambda profile: f"step: {profile.crun_prolog_failure.value}, nothing is sent"),
-    ("Epilog fails", lambda _: "drain; the job's result stays"),
-    ("other epilogs fail", lambda _: "logged"),
-    ("order of scripts", lambda profile: profile.order.value),
-    ("a timeout covers", lambda profile: profile.timeout_cover.value),
-    ("`PrologEpilogTimeout`", lambda profile: profile.shared_timeout.value),
-    ("default timeout", lambda profile: f"{profile.default_timeout_s:g} s"),
-    (
-        "task hooks are bounded by",
-        lambda profile: (
-            "`PrologTimeout`, `EpilogTimeout`"
-            if profile.timeouts_cover_task_hooks
-            else f"{profile.default_timeout_s:g} s, always"
-        ),
-    ),
-    ("a pattern that matches nothing", lambda profile: profile.empty_pattern.value),
-    ("flags", lambda profile: ", ".join(sorted(profile.flags))),
-    ("SLURM_* variables", lambda profile: "always" if profile.slurm_environment else "with `EnableSlurmCompatibleEnv`"),
-)
+def _words_of(setting: str) -> str:
+    words = OVERRIDES[setting].words
+    if words:
+        return ", ".join(f"`{word}`" for word in words)
+    return "seconds" if setting == "DefaultTimeout" else "a list of flags"
 
 
 def configuration() -> str:
@@ -194,15 +187,15 @@ def configuration() -> str:
     return "\n".join(lines)
 
 
-def _section(title: str, section: type[Section], older: object) -> Iterator[str]:
+def _section(title: str, section: type[Section], older: Mapping[str, str]) -> Iterator[str]:
     yield f"## {title}"
     yield ""
     if section is HookSection:
         yield from (*(section.__doc__ or "").replace("\n    ", "\n").strip().splitlines(), "")
-    spellings = {new: old for old, new in older.items()} if isinstance(older, dict) else {}
     for name, field in section.model_fields.items():
         key = field.alias or name
-        also = f" (or `{spellings[key]}`)" if key in spellings else ""
+        others = ", ".join(f"`{old}`" for old, new in older.items() if new == key)
+        also = f" (or {others})" if others else ""
         yield f"- **`{key}`**{also}: {' '.join((field.description or '').split())}"
     yield ""
 

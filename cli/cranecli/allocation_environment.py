@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from cranehooks.environment import VARIABLES, Facts, Scope
 from cranehooks.model.ids import Attempt, JobId, NodeName
 from cranehooks.model.job import JobKind, JobOnNode, JobSpec, NodeShare
-from cranehooks.profiles import PROFILES
 
 if TYPE_CHECKING:
     from cranecli.front.client import Body
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
 def allocation_environment(job: Body, site: Body) -> dict[str, str]:
     """The variables, from a JobStatus and the answer to LaunchHooks."""
     facts = Facts(_job_of(job, str(site.get("cluster", ""))))
-    profile = PROFILES.get(str(site.get("profile", "")))
-    slurm = bool(site.get("slurm_compatible_env")) or (profile is not None and profile.slurm_environment)
+    slurm = bool(site.get("slurm_compatible_env"))
     found: dict[str, str] = {}
     for variable in VARIABLES:
         if Scope.CONTROLLER not in variable.scopes or variable.after_only:

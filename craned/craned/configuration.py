@@ -4,6 +4,7 @@ import asyncio
 import os
 import pwd
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -29,18 +30,10 @@ def checked(path: Path, *, is_login: bool = False) -> ClusterSettings:
         SettingsError: everything that is wrong with them, each with its place.
     """
     settings = load(path)
-    problems = [] if is_login else settings.check_scripts(CHECKED_POINTS, _script_problem)
+    problems = [] if is_login else settings.check_scripts(CHECKED_POINTS, partial(scripts.problem_of, settings.profile))
     if problems:
         raise SettingsError(problems)
     return settings
-
-
-def _script_problem(path: str) -> str | None:
-    try:
-        scripts.check(path)
-    except scripts.UnsafeScriptError as error:
-        return error.reason
-    return None
 
 
 def own_user() -> str:

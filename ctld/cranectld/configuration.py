@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -27,18 +28,10 @@ def checked(path: Path) -> ClusterSettings:
         SettingsError: everything that is wrong with them, each with its place.
     """
     settings = load(path)
-    problems = settings.check_scripts(points_of(Runner.CRANECTLD), _script_problem)
+    problems = settings.check_scripts(points_of(Runner.CRANECTLD), partial(scripts.problem_of, settings.profile))
     if problems:
         raise SettingsError(problems)
     return settings
-
-
-def _script_problem(path: str) -> str | None:
-    try:
-        scripts.check(path)
-    except scripts.UnsafeScriptError as error:
-        return error.reason
-    return None
 
 
 class Configuration:

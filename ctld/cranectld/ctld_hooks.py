@@ -12,8 +12,8 @@ from cranehooks.model.job import JobOnNode
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookKey, HookRun, RunSpec, TimeoutScope
-from cranehooks.plan import PatternMatch, PlanFailure, order_scripts
-from cranehooks.profiles import TimeoutCover, profile_named
+from cranehooks.plan import PlanFailure
+from cranehooks.profiles import TimeoutCover, effective
 from cranehooks.run_metrics import HookRunMetrics
 
 
@@ -45,9 +45,8 @@ class SpawnedCtldHooks:
     def _spec(self, job: Job, on_node: JobOnNode, key: HookKey) -> RunSpec | Outcome:
         """What to run, resolved now; an outcome where that fails or there is nothing to run."""
         hooks = job.hooks
-        profile = profile_named(hooks.profile)
-        found = scripts.resolve(hooks.patterns.get(key.point, ()))
-        plan = order_scripts(profile, [PatternMatch(pattern, tuple(paths)) for pattern, paths in found.items()])
+        profile = effective(hooks)
+        plan = scripts.planned(profile, hooks.patterns.get(key.point, ()))
         if isinstance(plan, PlanFailure):
             return Outcome(OutcomeKind.SPAWN, detail=plan.reason)
         if not plan.scripts:

@@ -13,6 +13,8 @@ class PatternMatch:
 
     pattern: str
     matches: tuple[str, ...]
+    passed_over: tuple[str, ...] = ()
+    """Files of a directory that are no scripts, each with why: `README (name)`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,8 @@ class Plan:
     """The scripts of one run in their order, each once; empty: there is no hook."""
 
     scripts: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """For a person: what was passed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,8 @@ def order_scripts(profile: Profile, found: Sequence[PatternMatch]) -> Plan | Pla
         return PlanFailure(
             f"no file matches {', '.join(empty)} (profile {profile.name}: a pattern that matches nothing fails the hook)"
         )
-    return Plan(tuple(dict.fromkeys(_ordered(profile.order, [match.matches for match in found]))))
+    notes = tuple(f"passed over in {match.pattern}: {', '.join(match.passed_over)}" for match in found if match.passed_over)
+    return Plan(tuple(dict.fromkeys(_ordered(profile.order, [match.matches for match in found]))), notes)
 
 
 def _ordered(order: ScriptOrder, groups: Sequence[Sequence[str]]) -> list[str]:

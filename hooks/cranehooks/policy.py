@@ -8,7 +8,7 @@ from cranehooks.model.job import ExitStatus, JobKind
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookRun, HookSettings
-from cranehooks.profiles import PROFILES, JobAction, JobFailure, Profile, PrologFlag, StepAction, TaskAction
+from cranehooks.profiles import EpilogFailure, JobAction, JobFailure, Profile, PrologFlag, StepAction, TaskAction, effective
 
 __all__ = [
     "JobAction",
@@ -81,9 +81,8 @@ def decide(run: HookRun, kind: JobKind, *, requeue_allowed: bool, hooks: HookSet
         run.outcome,
         kind=kind,
         requeue_allowed=requeue_allowed,
-        profile=PROFILES[hooks.profile],
+        profile=effective(hooks),
         flags=hooks.flags,
-        hold_on_prolog_fail=hooks.hold_on_prolog_fail,
         user_unknown=user_unknown,
     )
     return replace(verdict, reason=drain_reason(run)) if verdict.drain else verdict
@@ -140,8 +139,12 @@ def decide_outcome(
             return Verdict(step=profile.crun_prolog_failure, failed=True)
         case HookPoint.EPILOG:
             # Of a node that does not answer nothing is known: it goes Down after a while, and owes the Epilog.
-            return Verdict(drain=outcome.kind is not OutcomeKind.UNREACHABLE and not user_unknown, failed=True)
-        case HookPoint.STEP_TASK_EPILOG | HookPoint.TASK_EPILOG:
+            drains = outcome.kind is not OutcomeKind.UNREACHABLE and not user_unknown
+            return Verdict(drain=drains and (profile.epilog_failure is EpilogFailure.DRAIN or _is_unclean(outcome)), failed=True)
+        case HookPoint.TASK_EPILOG:
+            return Verdict(drain=profile.task_epilog_failure is EpilogFailure.DRAIN or _survives(outcome), failed=True)
+        case HookPoint.STEP_TASK_EPILOG:
+            # A user's own script: what it says of the node is not believed.
             return Verdict(drain=_survives(outcome), failed=True)
         case HookPoint.CRUN_EPILOG | HookPoint.CRANECTLD_EPILOG:
             return Verdict(failed=True)
@@ -214,6 +217,11 @@ def _job_action(failure: JobFailure, kind: JobKind, *, requeue_allowed: bool) ->
     if kind.is_interactive:
         return failure.interactive
     return failure.batch if requeue_allowed else failure.batch_no_requeue
+
+
+def _is_unclean(outcome: Outcome) -> bool:
+    """Whether nobody knows that the node is clean: such an Epilog drains whatever the site says."""
+    return _survives(outcome) or outcome.kind is OutcomeKind.LOST
 
 
 def _survives(outcome: Outcome) -> bool:

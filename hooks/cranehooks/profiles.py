@@ -1,7 +1,11 @@
 """The profiles as data: which of the systems this stands in for decides order, timeouts, flags and what a failure means."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
+from typing import Any
+
+from cranehooks.model.run import HookSettings
 
 
 class ScriptOrder(Enum):
@@ -17,6 +21,27 @@ class EmptyPattern(Enum):
 
     NO_HOOK = "no hook"
     FAILS = "the hook fails"
+
+
+class DirectoryEntry(Enum):
+    """What an entry that names a directory means."""
+
+    NO_SCRIPT = "a directory is no script: the hook fails"
+    RUN_PARTS = "its executable files whose names run-parts takes (letters, digits, _ and -), or that end in .sh"
+
+
+class CancelDuringProlog(Enum):
+    """What a cancel does to a Prolog that runs."""
+
+    STOPS = "the Prolog is stopped"
+    AWAITS = "the Prolog runs to its end"
+
+
+class EpilogFailure(Enum):
+    """What a failing after-hook on a node does to the node. The job's result stays in any case."""
+
+    DRAIN = "drain"
+    LOG = "logged"
 
 
 class TimeoutCover(Enum):
@@ -112,6 +137,10 @@ class Profile:
     empty_pattern: EmptyPattern
     flags: frozenset[PrologFlag]
     """Words that PrologFlags may name."""
+    directory_entry: DirectoryEntry = DirectoryEntry.NO_SCRIPT
+    cancel_during_prolog: CancelDuringProlog = CancelDuringProlog.STOPS
+    epilog_failure: EpilogFailure = EpilogFailure.DRAIN
+    task_epilog_failure: EpilogFailure = EpilogFailure.LOG
     slurm_environment: bool = False
     """Whether hooks and tasks always get the SLURM_* twins of their variables."""
     notes: tuple[str, ...] = ()
@@ -146,6 +175,7 @@ def with_implied(flags: frozenset[PrologFlag]) -> frozenset[PrologFlag]:
 
 
 _REQUEUE = JobFailure(JobAction.REQUEUE, JobAction.CANCEL, JobAction.CANCEL)
+_CANCEL = JobFailure(JobAction.CANCEL, JobAction.CANCEL, JobAction.CANCEL)
 _FAIL = JobFailure(JobAction.FAIL, JobAction.FAIL, JobAction.FAIL)
 
 DEFAULT_PROFILE = "crane-requeue"
@@ -166,6 +196,7 @@ _SLURM = Profile(
     timeouts_cover_task_hooks=False,
     empty_pattern=EmptyPattern.FAILS,
     flags=frozenset(PrologFlag),
+    cancel_during_prolog=CancelDuringProlog.AWAITS,
     slurm_environment=True,
     notes=(
         "Slurm has no timeout unless one is set, and a hook that hangs keeps its job completing for ever: here 300 s apply.",
@@ -247,8 +278,14 @@ PROFILES: dict[str, Profile] = {
             timeouts_cover_task_hooks=False,
             empty_pattern=EmptyPattern.NO_HOOK,
             flags=frozenset(PrologFlag),
+            directory_entry=DirectoryEntry.RUN_PARTS,
+            cancel_during_prolog=CancelDuringProlog.AWAITS,
             slurm_environment=True,
-            notes=_SLURM.notes,
+            notes=(
+                *_SLURM.notes,
+                "A directory as an entry: names of letters, digits, _ and -, as run-parts takes, and the same with .sh, which it does not.",
+                "What a directory holds besides, other names and files that are not executable, is passed over and reported.",
+            ),
         ),
     )
 }
@@ -261,3 +298,78 @@ def profile_named(name: str) -> Profile:
         KeyError: There is none; names come from checked settings.
     """
     return PROFILES[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A setting that takes the place of one cell of the profile."""
+
+    field: str
+    """Of `Profile`."""
+    words: Mapping[str, object]
+    """What the file may say, and what the cell becomes; empty: `parse` reads the text."""
+    parse: Callable[[str], object] = str
+
+    def value(self, text: str) -> object:
+        return self.words[text] if self.words else self.parse(text)
+
+
+def _flags(text: str) -> frozenset[PrologFlag]:
+    return frozenset(PrologFlag(word) for word in text.split(",") if word)
+
+
+_JOB_FAILURES = {"requeue": _REQUEUE, "cancel": _CANCEL, "fail": _FAIL}
+_SWITCH: dict[str, object] = {"true": True, "false": False}
+
+OVERRIDES: dict[str, Override] = {
+    "OnPrologFailure": Override("prolog_failure", _JOB_FAILURES),
+    "HoldOnPrologFail": Override("hold_on_prolog_fail", _SWITCH),
+    "OnCranectldPrologFailure": Override("cranectld_prolog_failure", _JOB_FAILURES),
+    "OnTaskPrologFailure": Override(
+        "task_prolog_failure", {"cancel": TaskAction.CANCEL, "fail": TaskAction.FAIL, "exit-as-hook": TaskAction.EXIT_AS_HOOK}
+    ),
+    "OnCrunPrologFailure": Override("crun_prolog_failure", {"cancel": StepAction.CANCEL, "fail": StepAction.FAIL}),
+    "OnEpilogFailure": Override("epilog_failure", {"drain": EpilogFailure.DRAIN, "log": EpilogFailure.LOG}),
+    "OnTaskEpilogFailure": Override("task_epilog_failure", {"drain": EpilogFailure.DRAIN, "log": EpilogFailure.LOG}),
+    "CancelDuringProlog": Override(
+        "cancel_during_prolog", {"stop": CancelDuringProlog.STOPS, "await": CancelDuringProlog.AWAITS}
+    ),
+    "ScriptOrder": Override(
+        "order",
+        {
+            "reverse": ScriptOrder.REVERSE_LIST,
+            "reverse-within-pattern": ScriptOrder.REVERSE_WITHIN_PATTERN,
+            "ascending": ScriptOrder.ASCENDING,
+        },
+    ),
+    "EmptyPattern": Override("empty_pattern", {"no-hook": EmptyPattern.NO_HOOK, "fails": EmptyPattern.FAILS}),
+    "DirectoryEntry": Override("directory_entry", {"no-script": DirectoryEntry.NO_SCRIPT, "run-parts": DirectoryEntry.RUN_PARTS}),
+    "TimeoutCovers": Override("timeout_cover", {"list": TimeoutCover.LIST, "script": TimeoutCover.SCRIPT}),
+    "TimeoutPrecedence": Override("shared_timeout", {"shared": SharedTimeout.OVERRIDES, "own": SharedTimeout.DEFAULT}),
+    "DefaultTimeout": Override("default_timeout_s", {}, float),
+    "TimeoutsCoverTaskHooks": Override("timeouts_cover_task_hooks", _SWITCH),
+    "AllowedPrologFlags": Override("flags", {}, _flags),
+    "EnableSlurmCompatibleEnv": Override("slurm_environment", _SWITCH),
+}
+"""Every cell of the table by the one setting that overrides it: keys of JobLifecycleHook; EnableSlurmCompatibleEnv stands at the top."""
+
+
+def overridden(profile: Profile, overrides: Mapping[str, str]) -> Profile:
+    """The profile with cells of a site's own.
+
+    Args:
+        profile: What holds where the site says nothing.
+        overrides: By the name of the setting, what the file says: a word of `OVERRIDES`, or a text that it can parse.
+
+    Raises:
+        KeyError: An unknown setting or word; overrides come from checked settings.
+    """
+    # Any: each field has its own type, and OVERRIDES pairs them (a test compares).
+    cells: dict[str, Any] = {OVERRIDES[key].field: OVERRIDES[key].value(text) for key, text in overrides.items()}
+    return replace(profile, **cells) if cells else profile
+
+
+def effective(hooks: HookSettings) -> Profile:
+    """The profile a job's hooks run by: that of its name with the cells its settings override."""
+    profile = overridden(profile_named(hooks.profile), hooks.overrides)
+    return profile if hooks.hold_on_prolog_fail is None else replace(profile, hold_on_prolog_fail=hooks.hold_on_prolog_fail)

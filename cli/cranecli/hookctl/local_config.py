@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from cranecli.hookctl.failure import CommandError, ExitCode
-from cranehooks.model.points import HookPoint
 from cranehooks.settings import ClusterSettings, load
+from cranehooks.settings.document import OLDER_HOOK_KEYS
 from cranekit.yaml_lines import SettingsError
 
 MOST_NODES = 32
@@ -25,7 +25,6 @@ _CPUS = 4
 _MEMORY_BYTES = 4 << 30
 _LONGEST_SITE_NAME = 24
 _HOOK_SECTIONS = ("JobLifecycleHook", "JobLogHook")
-_OLD_SPELLINGS = {"PrologCranectld": HookPoint.CRANECTLD_PROLOG, "EpilogCranectld": HookPoint.CRANECTLD_EPILOG}
 _TIED_TO_THE_SITE = ("ControlMachine", "ControlAddress", "CranectldUser", "CranedUser", "DefaultPartition")
 
 Document = dict[str, Any]  # the values of a YAML mapping are of any YAML type
@@ -181,7 +180,7 @@ def _kept(path: Path, settings: ClusterSettings) -> Document:
     hooks: Document = {}
     for section in _HOOK_SECTIONS:
         hooks |= document.pop(section, None) or {}
-    for old in _OLD_SPELLINGS:
+    for old in OLDER_HOOK_KEYS:
         hooks.pop(old, None)
     for point, patterns in settings.hooks.patterns.items():
         hooks[point.value] = _absolute(patterns, path.resolve().parent)

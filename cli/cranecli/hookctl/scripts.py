@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cranecli.render.words import wrapped
-from cranehooks.execution.scripts import UnsafeScriptError, check, resolve
+from cranehooks.execution.scripts import UnsafeScriptError, check, planned, resolve
 from cranehooks.model.points import CONTRACTS, HookPoint, RunsAs
-from cranehooks.plan import PatternMatch, PlanFailure, order_scripts
+from cranehooks.plan import PlanFailure
 from cranehooks.settings import ClusterSettings
 
 _IN_ORDER = tuple(HookPoint)
@@ -60,6 +60,7 @@ class PointReport:
         return {
             "point": self.point.value,
             "problem": self.problem or None,
+            "note": self.note or None,
             "scripts": [
                 {
                     "path": script.path,
@@ -80,17 +81,18 @@ def point_reports(settings: ClusterSettings) -> list[PointReport]:
 
 
 def _point_report(point: HookPoint, patterns: tuple[str, ...], settings: ClusterSettings) -> PointReport:
-    found = [PatternMatch(pattern, tuple(files)) for pattern, files in resolve(patterns).items()]
-    plan = order_scripts(settings.profile, found)
+    plan = planned(settings.profile, patterns)
     if isinstance(plan, PlanFailure):
         return PointReport(point, (), problem=plan.reason)
-    empty = [match.pattern for match in found if not match.matches]
-    note = f"nothing matches {', '.join(empty)}: no hook" if empty else ""
+    empty = [pattern for pattern, files in resolve(patterns).items() if not files]
+    notes = [f"nothing matches {', '.join(empty)}: no hook"] if empty else []
     runs_as_user = CONTRACTS[point].runs_as is RunsAs.JOB_USER
-    return PointReport(point, tuple(_script_report(path, runs_as_user=runs_as_user) for path in plan.scripts), note=note)
+    scripts = tuple(script_report(path, runs_as_user=runs_as_user) for path in plan.scripts)
+    return PointReport(point, scripts, note="; ".join([*notes, *plan.notes]))
 
 
-def _script_report(path: str, *, runs_as_user: bool) -> ScriptReport:
+def script_report(path: str, *, runs_as_user: bool) -> ScriptReport:
+    """One script as it is now."""
     owner, mode = _owner_and_mode(path)
     try:
         checked = check(path)

@@ -7,20 +7,20 @@ import os
 import pwd
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cranehooks.environment import launch_hook_environment
 from cranehooks.execution.containment.session import SessionContainment
 from cranehooks.execution.engine import Engine
-from cranehooks.execution.scripts import resolve
+from cranehooks.execution.scripts import planned
 from cranehooks.model.ids import Attempt, JobId, NodeName, StepId, StepKey
 from cranehooks.model.job import ExitStatus
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookKey, HookRun, RunSpec, ScriptRun, TimeoutScope
-from cranehooks.plan import PatternMatch, PlanFailure, order_scripts
-from cranehooks.profiles import TimeoutCover, profile_named
+from cranehooks.plan import PlanFailure
+from cranehooks.profiles import TimeoutCover, overridden, profile_named
 
 if TYPE_CHECKING:
     from cranecli.front.client import Body
@@ -51,6 +51,8 @@ class SiteHooks:
     output_limit_bytes: int
     patterns: tuple[str, ...]
     timeout_s: float | None
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    """Of cells of the profile."""
 
     @classmethod
     def from_answer(cls, answer: "Body", point: str) -> "SiteHooks":
@@ -63,6 +65,7 @@ class SiteHooks:
             output_limit_bytes=int(answer.get("output_limit_bytes") or 1 << 20),
             patterns=tuple(map(str, hook.get("patterns") or ())),
             timeout_s=None if timeout_s is None else float(timeout_s),
+            overrides={str(key): str(text) for key, text in (answer.get("overrides") or {}).items()},
         )
 
 
@@ -81,10 +84,9 @@ class LaunchHook:
         self._engine: Engine | None = None
         node = NodeName(step.launch_node) if step.launch_node else None
         self._key = HookKey(point, JobId(step.job_id), Attempt(step.attempt), node, StepId(step.step_id))
-        profile = profile_named(site.profile)
+        profile = overridden(profile_named(site.profile), site.overrides)
         patterns = site.patterns if own_script is None else (own_script,)
-        found = [PatternMatch(pattern, tuple(files)) for pattern, files in resolve(patterns).items()]
-        plan = order_scripts(profile, found)
+        plan = planned(profile, patterns)
         if isinstance(plan, PlanFailure):
             self.record = HookRun(self._key, _user_name(), time.time(), 0.0, Outcome(OutcomeKind.SPAWN, 0, plan.reason))
             return
@@ -96,7 +98,7 @@ class LaunchHook:
             RunSpec(
                 self._key,
                 plan.scripts,
-                _environment(point, step, site, exit_status, slurm=site.slurm_compatible_env or profile.slurm_environment),
+                _environment(point, step, site, exit_status, slurm=site.slurm_compatible_env),
                 site.timeout_s,
                 timeout_scope=TimeoutScope.SCRIPT if profile.timeout_cover is TimeoutCover.SCRIPT else TimeoutScope.LIST,
                 cwd=_directory(),

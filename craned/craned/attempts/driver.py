@@ -49,6 +49,7 @@ from cranehooks.journal import JournalWriteError
 from cranehooks.model.ids import AttemptKey, NodeName, StepKey
 from cranehooks.model.job import ExitStatus, JobOnNode, StepSpec, TaskEnd
 from cranehooks.model.run import HookRun, HookSettings
+from cranehooks.profiles import CancelDuringProlog, effective
 from cranekit.errors import CraneError, ErrorCode
 
 Request = PrepareRequested | StepRequested | SignalRequested | ReleaseRequested
@@ -56,9 +57,6 @@ Started = Callable[[], Awaitable[None]]
 
 RELEASED_KEPT = 2_000
 """Released attempts that stay known, so that a late repeat is answered and not taken for something new."""
-
-AWAITING_PROFILES = frozenset({"slurm", "sunk"})
-"""A release there lets a running Prolog end by itself."""
 
 TOMBSTONE_OUTPUT_BYTES = 4096
 
@@ -258,7 +256,8 @@ class Attempts:
             if is_late and not isinstance(event, ReleaseRequested):
                 log.info("late_request_dropped", attempt=str(key), request=type(event).__name__)
                 return
-            held = Held(job, hooks, AttemptState(key, self._node, awaits_prolog=hooks.profile in AWAITING_PROFILES))
+            awaits_prolog = effective(hooks).cancel_during_prolog is CancelDuringProlog.AWAITS
+            held = Held(job, hooks, AttemptState(key, self._node, awaits_prolog=awaits_prolog))
             self._held[key] = held
         async with held.lock:
             state, effects = advance(held.state, event)

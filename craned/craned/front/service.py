@@ -39,7 +39,7 @@ class FrontDesk:
         self._hooks = hooks
         self._minter = minter
         self._metrics = metrics
-        self._gateway = Gateway(channel, ctld_service_pb2.DESCRIPTOR.services_by_name["ControllerService"])
+        self._gateway = Gateway(channel, ctld_service_pb2.DESCRIPTOR.services_by_name["ControllerService"], "the controller")
 
     @asynccontextmanager
     async def serving(self, path: Path) -> AsyncIterator[None]:
@@ -61,6 +61,7 @@ class FrontDesk:
                 "crun_prolog": _point(hooks, HookPoint.CRUN_PROLOG),
                 "crun_epilog": _point(hooks, HookPoint.CRUN_EPILOG),
                 "profile": hooks.profile,
+                "overrides": dict(hooks.overrides),
                 "output_limit_bytes": hooks.output_limit_bytes,
                 "slurm_compatible_env": hooks.slurm_compatible_env,
                 "config_dir": hooks.config_dir,

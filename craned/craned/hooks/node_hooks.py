@@ -16,8 +16,8 @@ from cranehooks.model.job import ExitStatus, JobOnNode
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookKey, HookRun, HookSettings, RunSpec, TimeoutScope
-from cranehooks.plan import PatternMatch, Plan, PlanFailure, order_scripts
-from cranehooks.profiles import PrologFlag, TimeoutCover, profile_named
+from cranehooks.plan import Plan, PlanFailure
+from cranehooks.profiles import PrologFlag, TimeoutCover, effective
 
 PROLOG_TURN_LIMIT_S: Final = 3600.0
 """How long a Prolog waits for its turn under Serial. An Epilog waits as long as it takes: it must run, and every hook before it is bounded."""
@@ -44,13 +44,12 @@ def planned(hooks: HookSettings, point: HookPoint) -> Plan | PlanFailure:
     patterns = hooks.patterns.get(point, ())
     if not patterns:
         return Plan(())
-    found = scripts.resolve(patterns)
-    return order_scripts(profile_named(hooks.profile), [PatternMatch(pattern, tuple(files)) for pattern, files in found.items()])
+    return scripts.planned(effective(hooks), patterns)
 
 
 def timeout_scope(hooks: HookSettings) -> TimeoutScope:
     """What a timeout of these hooks covers."""
-    covers_script = profile_named(hooks.profile).timeout_cover is TimeoutCover.SCRIPT
+    covers_script = effective(hooks).timeout_cover is TimeoutCover.SCRIPT
     return TimeoutScope.SCRIPT if covers_script else TimeoutScope.LIST
 
 
@@ -144,7 +143,7 @@ class NodeHooks:
         waited_s = time.monotonic() - asked
         self._observer.started(point)
         run = await self._spawn(self._spec(job, hooks, point, plan.scripts, exit_status), stop)
-        run = replace(run, queue_wait_s=run.queue_wait_s + waited_s, user=self._user)
+        run = replace(run, queue_wait_s=run.queue_wait_s + waited_s, user=self._user, notes=plan.notes)
         self._observer.ended(run)
         return run
 

@@ -4,13 +4,18 @@ import errno
 import glob
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from cranehooks.plan import PatternMatch, Plan, PlanFailure, order_scripts
+from cranehooks.profiles import DirectoryEntry, Profile
+
 _WILDCARDS = frozenset("*?[")
 _READ_BYTES = 1 << 20
+_RUN_PARTS_NAME = re.compile(r"[A-Za-z0-9_-]+(\.sh)?")
 _MAX_LINKS = 40
 """As many as the kernel follows."""
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -63,6 +68,61 @@ def resolve(patterns: Iterable[str]) -> dict[str, list[str]]:
             raise ValueError(f"hook script pattern must be absolute, got {pattern!r}")
         found[pattern] = matches(pattern)
     return found
+
+
+def planned(profile: Profile, patterns: Iterable[str]) -> Plan | PlanFailure:
+    """The scripts that a point's patterns mean now, in the order they run. Looks at the disk, checks nothing.
+
+    Args:
+        profile: Decides about order, empty patterns and directories.
+        patterns: Absolute, in the order given.
+    """
+    found = [PatternMatch(pattern, tuple(paths)) for pattern, paths in resolve(patterns).items()]
+    if profile.directory_entry is DirectoryEntry.RUN_PARTS:
+        found = [_run_parts(match.pattern) if os.path.isdir(match.pattern) else match for match in found]  # noqa: PTH112 - exact strings
+    return order_scripts(profile, found)
+
+
+def problem_of(profile: Profile, entry: str) -> str | None:
+    """What keeps the scripts of one literal entry from running now; None: nothing."""
+    plan = planned(profile, [entry])
+    if isinstance(plan, PlanFailure):
+        return plan.reason
+    for path in plan.scripts:
+        try:
+            check(path)
+        except UnsafeScriptError as error:
+            return error.reason if path == entry else str(error)
+    return None
+
+
+def _run_parts(directory: str) -> PatternMatch:
+    """The scripts of a directory, as run-parts takes them, and *.sh."""
+    scripts: list[str] = []
+    passed_over: list[str] = []
+    try:
+        with os.scandir(directory) as entries:
+            for entry in sorted(entries, key=lambda entry: os.fsencode(entry.name)):
+                if _RUN_PARTS_NAME.fullmatch(entry.name) is None:
+                    passed_over.append(f"{entry.name} (name)")
+                elif entry.is_dir():
+                    passed_over.append(f"{entry.name} (directory)")
+                elif not _is_executable(entry):
+                    passed_over.append(f"{entry.name} (not executable)")
+                else:
+                    scripts.append(f"{directory.rstrip('/')}/{entry.name}")
+    except OSError:
+        # Nobody knows what it holds: as a script it fails, and says why.
+        return PatternMatch(directory, (directory,))
+    return PatternMatch(directory, tuple(scripts), tuple(passed_over))
+
+
+def _is_executable(entry: "os.DirEntry[str]") -> bool:
+    """A link that leads nowhere counts: running it says what is wrong."""
+    try:
+        return entry.stat().st_mode & 0o111 != 0
+    except FileNotFoundError:
+        return True
 
 
 def check(path: str, *, trusted_owner: bool = True) -> CheckedScript:

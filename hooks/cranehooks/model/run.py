@@ -142,6 +142,8 @@ class HookRun:
     """Of the first failing script, or ok. `SPAWN` without scripts: the hook itself could not be planned (an empty pattern under `slurm`)."""
     scripts: tuple[ScriptRun, ...] = ()
     queue_wait_s: float = 0.0
+    notes: tuple[str, ...] = ()
+    """What a person should know besides: files of a directory that were passed over."""
 
     @property
     def failed_script(self) -> ScriptRun | None:
@@ -170,3 +172,5 @@ class HookSettings:
     """Whether a job requeued by its Prolog waits for release; None: as the profile says."""
     grace_s: float = 5.0
     """From TERM to KILL for a script that exceeded its time."""
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    """Cells of the profile that the site sets otherwise, by the name of the setting (`profiles.OVERRIDES`); `profiles.effective` joins both."""

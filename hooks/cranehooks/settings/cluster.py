@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, WithJsonSchema
 from cranehooks.model.ids import NodeName
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookSettings
-from cranehooks.profiles import DEFAULT_PROFILE, PROFILES, Profile, profile_named, with_implied
+from cranehooks.profiles import DEFAULT_PROFILE, PROFILES, Profile, overridden, profile_named, with_implied
 from cranehooks.settings.document import OLDER_HOOK_KEYS, OLDER_TOP_KEYS, ConfigDocument
 from cranehooks.settings.schema import (
     Containment,
@@ -130,9 +130,8 @@ class ClusterSettings(Section):
     """Where Prometheus metrics are served."""
     enable_reflection: bool = False
     """Whether the gRPC servers answer reflection, for grpcurl and the like. Default false."""
-    enable_slurm_compatible_env: bool = False
-    """Whether hooks and tasks get SLURM_* variables beside the CRANE_* ones; the profiles slurm and sunk always give them.
-    Default false."""
+    enable_slurm_compatible_env: bool | None = None
+    """Whether hooks and tasks get SLURM_* variables beside the CRANE_* ones. Default: the profile's (slurm and sunk give them)."""
     log_level: Annotated[
         LogLevel, BeforeValidator(word_parser(LogLevel)), WithJsonSchema({"enum": [level.value for level in LogLevel]})
     ] = LogLevel.INFO
@@ -167,7 +166,10 @@ class ClusterSettings(Section):
 
     @property
     def profile(self) -> Profile:
-        return profile_named(self.profile_name)
+        """The profile of that name, with the cells that the file overrides."""
+        slurm = self.enable_slurm_compatible_env
+        top = {} if slurm is None else {"EnableSlurmCompatibleEnv": str(slurm).lower()}
+        return overridden(profile_named(self.profile_name), {**self.hooks.overrides, **top})
 
     @cached_property
     def nodes(self) -> Mapping[NodeName, NodeSettings]:
@@ -227,7 +229,6 @@ class ClusterSettings(Section):
     def hook_settings(self) -> HookSettings:
         """The hooks a job that starts now keeps until it ends, timeouts and flags resolved by the profile."""
         profile, hooks = self.profile, self.hooks
-        hold = profile.hold_on_prolog_fail if hooks.hold_on_prolog_fail is None else hooks.hold_on_prolog_fail
         return HookSettings(
             profile=profile.name,
             patterns=hooks.patterns,
@@ -235,10 +236,11 @@ class ClusterSettings(Section):
             flags=frozenset(flag.value for flag in with_implied(hooks.prolog_flags)),
             continue_on_failure=hooks.continue_on_failure,
             output_limit_bytes=hooks.max_output_size,
-            slurm_compatible_env=self.enable_slurm_compatible_env or profile.slurm_environment,
+            slurm_compatible_env=profile.slurm_environment,
             config_dir=self.config_dir,
-            hold_on_prolog_fail=hold,
+            hold_on_prolog_fail=profile.hold_on_prolog_fail,
             grace_s=hooks.kill_grace,
+            overrides=hooks.overrides,
         )
 
     @cached_property

@@ -3,7 +3,15 @@
 from collections.abc import Iterator, Mapping
 
 from cranehooks.model.ids import is_node_name
-from cranehooks.profiles import DEFAULT_PROFILE, INCOMPATIBLE_FLAGS, PROFILES, UNSUPPORTED_FLAGS, PrologFlag, with_implied
+from cranehooks.profiles import (
+    DEFAULT_PROFILE,
+    INCOMPATIBLE_FLAGS,
+    PROFILES,
+    UNSUPPORTED_FLAGS,
+    Profile,
+    PrologFlag,
+    with_implied,
+)
 from cranehooks.settings.document import HOOK_SECTION, Finding
 from cranehooks.settings.schema import parse_flags
 from cranehooks.settings.values import parse_address
@@ -131,15 +139,26 @@ def _flag_findings(data: Mapping[str, object]) -> Iterator[Finding]:
     except ValueError:
         return  # the schema reports it
     path = (HOOK_SECTION, "PrologFlags")
-    foreign = flags - profile.flags
+    allowed = _allowed_flags(section, profile)
+    foreign = flags - allowed
     if foreign:
-        usable = ", ".join(sorted(profile.flags - UNSUPPORTED_FLAGS))
+        usable = ", ".join(sorted(allowed - UNSUPPORTED_FLAGS))
         yield Finding(path, f"{', '.join(sorted(foreign))} is no flag of profile {profile.name}, whose flags are {usable}")
     for flag in sorted((flags & UNSUPPORTED_FLAGS) - foreign):
         yield Finding(path, f"{flag} is not implemented in this version: remove it")
     direct = [pair for pair in INCOMPATIBLE_FLAGS if {pair[0], pair[1]} <= flags]
     for one, other, why in direct or [pair for pair in INCOMPATIBLE_FLAGS if {pair[0], pair[1]} <= with_implied(flags)]:
         yield Finding(path, f"{_origin(one, flags)} and {_origin(other, flags)} exclude each other: {why}")
+
+
+def _allowed_flags(section: Mapping[str, object], profile: Profile) -> frozenset[PrologFlag]:
+    """Those of the profile, or those the site names in their place."""
+    if section.get("AllowedPrologFlags") is None:
+        return profile.flags
+    try:
+        return parse_flags(section["AllowedPrologFlags"])
+    except ValueError:
+        return frozenset(PrologFlag)  # the schema reports it
 
 
 def _origin(flag: PrologFlag, given: frozenset[PrologFlag]) -> str:

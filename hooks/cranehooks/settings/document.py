@@ -11,7 +11,17 @@ from cranekit.yaml_lines import KeyPath, Loaded, Problem
 
 HOOK_SECTION = "JobLifecycleHook"
 OLDER_TOP_KEYS: Mapping[str, str] = {"JobLogHook": HOOK_SECTION}
-OLDER_HOOK_KEYS: Mapping[str, str] = {"PrologCranectld": "CranectldProlog", "EpilogCranectld": "CranectldEpilog"}
+OLDER_HOOK_KEYS: Mapping[str, str] = {
+    "PrologCranectld": "CranectldProlog",
+    "PrologCtld": "CranectldProlog",
+    "CraneCtldProlog": "CranectldProlog",
+    "PrologCraneCtld": "CranectldProlog",
+    "EpilogCranectld": "CranectldEpilog",
+    "EpilogCtld": "CranectldEpilog",
+    "CraneCtldEpilog": "CranectldEpilog",
+    "EpilogCraneCtld": "CranectldEpilog",
+}
+"""Other spellings of keys that guides and sites use, each with the one it stands for."""
 
 _GLOB_CHARACTERS = frozenset("*?[")
 
@@ -73,10 +83,11 @@ def read(path: Path) -> ConfigDocument:
         raise yaml_lines.SettingsError([loaded.problem((), "expected a mapping of keys, as in `ClusterName: my-cluster`")])
     names: dict[KeyPath, KeyPath] = {}
     findings: list[Finding] = []
-    data = _canonical(loaded.data, (), OLDER_TOP_KEYS, names, findings)
+    data = _canonical(loaded, loaded.data, (), OLDER_TOP_KEYS, names, findings)
     section = data.get(HOOK_SECTION)
     if isinstance(section, Mapping):
-        data[HOOK_SECTION] = _canonical(section, (HOOK_SECTION,), OLDER_HOOK_KEYS, names, findings)
+        written = next((name for name in (HOOK_SECTION, *OLDER_TOP_KEYS) if loaded.data.get(name) is section), HOOK_SECTION)
+        data[HOOK_SECTION] = _canonical(loaded, section, (written,), OLDER_HOOK_KEYS, names, findings)
     canonical = Loaded(
         loaded.file,
         data,
@@ -87,24 +98,38 @@ def read(path: Path) -> ConfigDocument:
 
 
 def _canonical(
+    loaded: Loaded,
     mapping: Mapping[object, object],
     prefix: KeyPath,
     older: Mapping[str, str],
     names: dict[KeyPath, KeyPath],
     findings: list[Finding],
 ) -> dict[str, object]:
-    """The mapping with canonical keys; `names` learns which path as written became which. Keys that are no text become text."""
+    """The mapping with canonical keys, the first where several spellings of one are given. Keys that are no text become text.
+
+    Args:
+        loaded: The file.
+        mapping: A part of it.
+        prefix: Where that part stands, as written.
+        older: The canonical spelling of the others.
+        names: Learns which path as written became which.
+        findings: Learn of keys given twice.
+    """
     result: dict[str, object] = {}
-    for written, value in mapping.items():
-        key = older.get(str(written), str(written))
-        if key != written:
-            names[*prefix, str(written)] = (*prefix, key)
-        if key in older.values() and key != written and key in mapping:
-            findings.append(
-                Finding((*prefix, key), f"{written} and {key} are two spellings of one key: keep one of them", at_key=True)
-            )
+    spelled: dict[str, str] = {}
+    canonical_prefix = _renamed(prefix, names)
+    for written, value in ((str(name), value) for name, value in mapping.items()):
+        key = older.get(written, written)
+        if key in spelled:
+            first = loaded.problem((*prefix, spelled[key]), "", at_key=True)
+            place = f"{spelled[key]} (line {first.line}, column {first.column})"
+            message = f"{written} and {place} are two spellings of one key: keep one of them"
+            findings.append(Finding((*canonical_prefix, written), message, at_key=True))
             continue
+        spelled[key] = written
         result[key] = value
+        if key != written:
+            names[*canonical_prefix, written] = (*canonical_prefix, key)
     return result
 
 

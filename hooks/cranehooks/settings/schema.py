@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from pydantic.alias_generators import to_pascal
 
 from cranehooks.model.points import CONTRACTS, HookPoint, Phase
-from cranehooks.profiles import PROFILES, PrologFlag
+from cranehooks.profiles import OVERRIDES, PROFILES, PrologFlag
 from cranehooks.settings.timeouts import HookTimeouts
 from cranehooks.settings.values import (
     Address,
@@ -72,6 +72,19 @@ def word_parser(words: type[_E]) -> Callable[[object], _E]:
     return parse
 
 
+def _override(key: str) -> tuple[BeforeValidator, WithJsonSchema]:
+    """A validator that takes the words by which `key` overrides the profile, in any case, and what an editor is told."""
+    words = tuple(OVERRIDES[key].words)
+
+    def parse(value: object) -> str | None:
+        if value is None or (isinstance(value, str) and value.lower() in words):
+            return value if value is None else value.lower()
+        msg = f"expected {', '.join(words)}, not {shown(value)}"
+        raise ValueError(msg)
+
+    return BeforeValidator(parse), WithJsonSchema({"enum": list(words)})
+
+
 def parse_profile(value: object) -> str:
     if isinstance(value, str) and value.lower() in PROFILES:
         return value.lower()
@@ -109,6 +122,13 @@ def _parse_after_points(value: object) -> frozenset[HookPoint]:
 def sorted_words(members: frozenset[Enum]) -> list[str]:
     """Sets in a fixed order, so that equal settings have equal digests."""
     return sorted(str(member.value) for member in members)
+
+
+def _override_text(value: object) -> str:
+    """A value as `profiles.OVERRIDES` reads it."""
+    if isinstance(value, frozenset):
+        return ",".join(sorted_words(value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class Section(BaseModel):
@@ -189,9 +209,11 @@ class HookSection(Section):
     """
 
     cranectld_prolog: Patterns = ()
-    """Scripts on the controller at a job's allocation, as CranectldUser. Older spelling: PrologCranectld."""
+    """Scripts on the controller at a job's allocation, as CranectldUser. Other spellings: PrologCranectld, PrologCtld,
+    CraneCtldProlog, PrologCraneCtld."""
     cranectld_epilog: Patterns = ()
-    """Scripts on the controller when a job's attempt ends, as CranectldUser. Older spelling: EpilogCranectld."""
+    """Scripts on the controller when a job's attempt ends, as CranectldUser. Other spellings: EpilogCranectld, EpilogCtld,
+    CraneCtldEpilog, EpilogCraneCtld."""
     prolog: Patterns = ()
     """Scripts on each node before a job's first step there, as CranedUser."""
     epilog: Patterns = ()
@@ -237,8 +259,75 @@ class HookSection(Section):
     Default false, as Crane and Slurm do. Before-points always stop at the first failure."""
     hold_on_prolog_fail: bool | None = None
     """Whether a job that its Prolog requeued waits for `hookctl release`. Default: the profile's (slurm and sunk hold)."""
+    on_prolog_failure: Annotated[str | None, *_override("OnPrologFailure")] = None
+    """What a failing Prolog does to the job, besides draining the node: `requeue` (a batch job; interactive and --no-requeue jobs are
+    cancelled), `cancel` or `fail`. Default: the profile's."""
+    on_cranectld_prolog_failure: Annotated[str | None, *_override("OnCranectldPrologFailure")] = None
+    """What a failing CranectldProlog does to the job: `requeue` (a batch job; others are cancelled), `cancel` or `fail`. Default: the
+    profile's."""
+    on_task_prolog_failure: Annotated[str | None, *_override("OnTaskPrologFailure")] = None
+    """What a failing TaskProlog or `--task-prolog` does to the task, which never starts: `cancel`, `fail`, or `exit-as-hook` (the task
+    ends with the hook's exit code). Default: the profile's."""
+    on_crun_prolog_failure: Annotated[str | None, *_override("OnCrunPrologFailure")] = None
+    """What a failing CrunProlog does to the step, which is never sent: `cancel` or `fail`. Default: the profile's."""
+    on_epilog_failure: Annotated[str | None, *_override("OnEpilogFailure")] = None
+    """What a failing Epilog does to the node: `drain`, or `log`. A lost Epilog and processes that survive KILL drain it in any case.
+    Default: the profile's (drain)."""
+    on_task_epilog_failure: Annotated[str | None, *_override("OnTaskEpilogFailure")] = None
+    """What a failing TaskEpilog does to the node: `log`, or `drain`. Default: the profile's (log)."""
+    cancel_during_prolog: Annotated[str | None, *_override("CancelDuringProlog")] = None
+    """What a cancel does to a Prolog that runs: `stop` it, or `await` its end. Default: the profile's (slurm and sunk await)."""
+    script_order: Annotated[str | None, *_override("ScriptOrder")] = None
+    """In which byte order the scripts of a hook run: `reverse` (z to a, Z to A, 9 to 0, the whole list by full path),
+    `reverse-within-pattern` (the same among the matches of each entry, entries in the order given), or `ascending` (the whole list, as
+    run-parts). Default: the profile's."""
+    empty_pattern: Annotated[str | None, *_override("EmptyPattern")] = None
+    """What an entry that matches nothing means: `no-hook`, or the hook `fails`. Default: the profile's (slurm fails)."""
+    directory_entry: Annotated[str | None, *_override("DirectoryEntry")] = None
+    """What an entry that names a directory means: `no-script` (the hook fails), or `run-parts`: its executable files whose names are
+    letters, digits, `_` and `-`, with or without `.sh` at the end; what is passed over is reported. Default: the profile's (sunk:
+    run-parts)."""
+    timeout_covers: Annotated[str | None, *_override("TimeoutCovers")] = None
+    """What one timeout bounds: the whole `list` of a hook's scripts, or each `script`. Default: the profile's."""
+    timeout_precedence: Annotated[str | None, *_override("TimeoutPrecedence")] = None
+    """Which timeout counts where both are given: the `shared` PrologEpilogTimeout, or a hook's `own` PrologTimeout or EpilogTimeout.
+    Default: the profile's (Crane: shared, Slurm: own)."""
+    default_timeout: Seconds | None = None
+    """Seconds where no timeout is given. Default: the profile's (60 or 300)."""
+    timeouts_cover_task_hooks: bool | None = None
+    """Whether PrologTimeout and EpilogTimeout bound the task hooks too; otherwise DefaultTimeout does. Default: the profile's (Crane: yes)."""
+    allowed_prolog_flags: Annotated[
+        frozenset[PrologFlag] | None,
+        BeforeValidator(lambda value: None if value is None else parse_flags(value)),
+        PlainSerializer(lambda flags: None if flags is None else sorted_words(flags)),
+        WithJsonSchema({"type": ["string", "array"]}),
+    ] = None
+    """The words that PrologFlags may name, in place of those the profile knows."""
     kill_grace: Annotated[float, Field(ge=0, le=3600)] = 5.0
     """Seconds from TERM to KILL for a script that exceeded its time. Default 5: enough to write a last line."""
+
+    @property
+    def overrides(self) -> dict[str, str]:
+        """What the section sets in place of cells of the profile, by key (`profiles.OVERRIDES`)."""
+        given: dict[str, object | None] = {
+            "HoldOnPrologFail": self.hold_on_prolog_fail,
+            "OnPrologFailure": self.on_prolog_failure,
+            "OnCranectldPrologFailure": self.on_cranectld_prolog_failure,
+            "OnTaskPrologFailure": self.on_task_prolog_failure,
+            "OnCrunPrologFailure": self.on_crun_prolog_failure,
+            "OnEpilogFailure": self.on_epilog_failure,
+            "OnTaskEpilogFailure": self.on_task_epilog_failure,
+            "CancelDuringProlog": self.cancel_during_prolog,
+            "ScriptOrder": self.script_order,
+            "EmptyPattern": self.empty_pattern,
+            "DirectoryEntry": self.directory_entry,
+            "TimeoutCovers": self.timeout_covers,
+            "TimeoutPrecedence": self.timeout_precedence,
+            "DefaultTimeout": self.default_timeout,
+            "TimeoutsCoverTaskHooks": self.timeouts_cover_task_hooks,
+            "AllowedPrologFlags": self.allowed_prolog_flags,
+        }
+        return {key: _override_text(value) for key, value in given.items() if value is not None}
 
     @property
     def timeouts(self) -> HookTimeouts:

@@ -30,7 +30,7 @@ def test_every_point_profile_and_key_has_its_place(generate: ModuleType) -> None
     assert all(f"\n## {name}\n" in profiles for name in PROFILES)
     assert all(f"- **`{field.alias}`**" in configuration for field in HookSection.model_fields.values())
     assert all(field.description for field in HookSection.model_fields.values())
-    assert "- **`CranectldProlog`** (or `PrologCranectld`):" in configuration
+    assert "- **`CranectldProlog`** (or `PrologCranectld`, `PrologCtld`, `CraneCtldProlog`, `PrologCraneCtld`):" in configuration
 
 
 def test_check_tells_what_is_stale(

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from cranehooks.execution import scripts
-from cranehooks.execution.scripts import UnsafeScriptError, check, resolve
+from cranehooks.execution.scripts import UnsafeScriptError, check, planned, resolve
+from cranehooks.plan import Plan, PlanFailure
+from cranehooks.profiles import PROFILES, overridden
 from cranehooks.testing.faulty_scripts import HookScripts
 
 
@@ -116,3 +118,62 @@ def test_interpreter_lines() -> None:
     assert scripts._interpreter(b"#! /usr/bin/env  python3\nx") == "/usr/bin/env"
     assert scripts._interpreter(b"#!") == ""
     assert scripts._interpreter(b"exit 0\n") == ""
+
+
+RUN_PARTS = """\
+10-mount            10-mount
+20-gpu.sh           20-gpu.sh
+9_last              9_last
+Upper               Upper
+.hidden.sh          name
+20-gpu.sh~          name
+30-net.rpmsave      name
+notes.txt           name
+readme              not executable
+sub                 directory
+"""
+"""A name in the directory, and where it is: planned, or passed over and why."""
+
+
+@pytest.fixture
+def parts(files: HookScripts) -> HookScripts:
+    for line in RUN_PARTS.splitlines():
+        name, fate = line.split(maxsplit=1)
+        if fate == "directory":
+            (files.directory / name).mkdir()
+        else:
+            files.ok(name)
+            if fate == "not executable":
+                (files.directory / name).chmod(0o644)
+    return files
+
+
+def test_a_directory_under_sunk(parts: HookScripts) -> None:
+    top = str(parts.directory)
+    plan = planned(PROFILES["sunk"], [top])
+    assert isinstance(plan, Plan)
+    rows = [line.split(maxsplit=1) for line in RUN_PARTS.splitlines()]
+    assert plan.scripts == tuple(f"{top}/{name}" for name, fate in rows if name == fate)
+    assert plan.notes == (f"passed over in {top}: {', '.join(f'{name} ({fate})' for name, fate in rows if name != fate)}",)
+
+
+@pytest.mark.parametrize("profile", ["crane-requeue", "crane-fail", "slurm"])
+def test_a_directory_under_another_profile_is_no_script(parts: HookScripts, profile: str) -> None:
+    top = str(parts.directory)
+    assert planned(PROFILES[profile], [top]) == Plan((top,))
+    assert "is a directory" in refusal(top).reason
+
+
+def test_an_empty_directory_is_an_empty_pattern(tmp_path: Path) -> None:
+    assert planned(PROFILES["sunk"], [str(tmp_path)]) == Plan(())
+    strict = overridden(PROFILES["sunk"], {"EmptyPattern": "fails"})
+    assert isinstance(planned(strict, [str(tmp_path)]), PlanFailure)
+
+
+def test_a_missing_directory_fails_when_it_is_run(tmp_path: Path) -> None:
+    assert planned(PROFILES["sunk"], [f"{tmp_path}/prolog.d"]) == Plan((f"{tmp_path}/prolog.d",))
+
+
+def test_a_link_that_leads_nowhere_is_told_when_it_is_run(tmp_path: Path) -> None:
+    (tmp_path / "10-broken").symlink_to("/nowhere/at-all")
+    assert planned(PROFILES["sunk"], [str(tmp_path)]) == Plan((f"{tmp_path}/10-broken",))

@@ -135,6 +135,7 @@ def test_a_full_file(write: Write, tmp_path: Path) -> None:
         config_dir=str(tmp_path),
         hold_on_prolog_fail=True,
         grace_s=0.0,
+        overrides={"HoldOnPrologFail": "true"},
     )
 
 
@@ -217,11 +218,23 @@ JobLogHook:
         ),
         (
             MINIMAL + "JobLogHook: {}\nJobLifecycleHook: {}\n",
-            "5:1: JobLogHook and JobLifecycleHook are two spellings of one key: keep one of them",
+            "5:1: JobLifecycleHook and JobLogHook (line 4, column 1) are two spellings of one key: keep one of them",
         ),
         (
             MINIMAL + "JobLifecycleHook: {PrologCranectld: a, CranectldProlog: b}\n",
-            "4:40: PrologCranectld and CranectldProlog are two spellings of one key: keep one of them",
+            "4:40: CranectldProlog and PrologCranectld (line 4, column 20) are two spellings of one key: keep one of them",
+        ),
+        (
+            MINIMAL + "JobLogHook:\n  EpilogCtld: a\n  Prolog: p\n  CraneCtldEpilog: b\n",
+            "7:3: CraneCtldEpilog and EpilogCtld (line 5, column 3) are two spellings of one key: keep one of them",
+        ),
+        (
+            MINIMAL + "JobLifecycleHook: {ScriptOrder: sideways}\n",
+            "4:33: ScriptOrder: expected reverse, reverse-within-pattern, ascending, not 'sideways'",
+        ),
+        (
+            MINIMAL + "JobLifecycleHook: {PrologFlags: Alloc, AllowedPrologFlags: Serial}\n",
+            "4:33: Alloc is no flag of profile crane-requeue, whose flags are Serial",
         ),
         (MINIMAL + "JobLifecycleHook: {Profile: slurm}\n", "4:20: unknown key Profile: its place is at the top of the file"),
         (
@@ -295,6 +308,17 @@ def test_a_partition_marked_default(write: Write) -> None:
     assert [partition.is_default for partition in settings.partitions.values()] == [False, True]
     unmarked = load(write(MINIMAL + "Partitions: [{name: p, nodes: cn01}, {name: q, nodes: cn02}]\n"))
     assert unmarked.default_partition is None
+
+
+@pytest.mark.parametrize("section", ["JobLifecycleHook", "JobLogHook"])
+@pytest.mark.parametrize("before", ["CranectldProlog", "PrologCranectld", "PrologCtld", "CraneCtldProlog", "PrologCraneCtld"])
+def test_every_spelling_of_the_controllers_hooks(write: Write, section: str, before: str) -> None:
+    after = before.replace("Prolog", "Epilog")
+    settings = load(write(f"{MINIMAL}{section}:\n  {before}: /p.sh\n  {after}: [/e.sh]\n"))
+    assert settings.hook_settings().patterns == {
+        HookPoint.CRANECTLD_PROLOG: ("/p.sh",),
+        HookPoint.CRANECTLD_EPILOG: ("/e.sh",),
+    }
 
 
 def test_equal_settings_have_equal_digests(write: Write) -> None:
