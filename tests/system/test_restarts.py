@@ -235,6 +235,14 @@ def test_controller_hook_interrupted_by_a_kill_is_settled(stage: ScriptedCluster
     assert attempts == sorted(set(attempts)), "once per attempt"
 
 
+def test_front_ends_say_that_the_controller_is_away(stage: ScriptedCluster) -> None:
+    stage.cluster.kill("cranectld")
+    for command in (["hookctl", "jobs"], ["crun", "true"]):
+        result = stage.run(*command, as_admin=command[0] == "hookctl")
+        assert result.returncode == 3
+        assert f"{command[0]}: error: the controller does not answer" in result.stderr
+
+
 # ---- the launch host
 
 

@@ -40,9 +40,11 @@ MAX_WAITING_DATA = 64
 class Gateway:
     """Calls one gRPC service with JSON, by its descriptor."""
 
-    def __init__(self, channel: grpc.aio.Channel, service: ServiceDescriptor) -> None:
+    def __init__(self, channel: grpc.aio.Channel, service: ServiceDescriptor, server: str = "the server") -> None:
+        """`server`: how messages to people call who is at the other end of the channel."""
         self._channel = channel
         self._service = service
+        self._server = server
 
     def knows(self, method: str) -> bool:
         return method in self._service.methods_by_name
@@ -66,7 +68,7 @@ class Gateway:
         try:
             return _to_json(await stub(request, metadata=grpc.aio.Metadata(*user_metadata(token))))
         except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error) from error
+            raise self._failure(error) from error
 
     async def stream(self, method: str, body: Json, token: str) -> AsyncIterator[Json]:
         """Answers as they come; closing the iterator cancels the call. Raises as `call`."""
@@ -81,9 +83,15 @@ class Gateway:
             async for answer in call:
                 yield _to_json(answer)
         except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error) from error
+            raise self._failure(error) from error
         finally:
             call.cancel()
+
+    def _failure(self, error: grpc.aio.AioRpcError) -> CraneError:
+        failure = error_from_rpc(error)
+        if failure.code is not ErrorCode.UNAVAILABLE:
+            return failure
+        return CraneError(failure.code, f"{self._server} does not answer: {failure.message}", retryable=True)
 
     def _path(self, descriptor: MethodDescriptor) -> str:
         return f"/{self._service.full_name}/{descriptor.name}"
