@@ -1,5 +1,6 @@
 """What a test may leave behind in its own process: child processes, threads, open file descriptors."""
 
+import ctypes
 import gc
 import os
 import signal
@@ -11,6 +12,10 @@ from pathlib import Path
 from typing import Final, Self
 
 from tests.support.eventually import NeverTrueError, eventually
+
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_GET_CHILD_SUBREAPER = 37
+_libc = ctypes.CDLL(None)
 
 SETTLING_S: Final = 5.0
 """How long what a test started may take to end by itself: a reader thread, a child that has just been killed."""
@@ -87,6 +92,16 @@ class LeakError(AssertionError):
     """A test left something behind."""
 
 
+def _is_child_subreaper() -> bool:
+    flag = ctypes.c_int()
+    _libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(flag), 0, 0, 0)
+    return bool(flag.value)
+
+
+def _set_child_subreaper(is_one: bool) -> None:
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, int(is_one), 0, 0, 0)
+
+
 def no_leaks(settling_s: float = SETTLING_S) -> Iterator[None]:
     """A fixture's body: whatever appears between its two halves must be gone ``settling_s`` seconds after the second begins.
 
@@ -94,7 +109,10 @@ def no_leaks(settling_s: float = SETTLING_S) -> Iterator[None]:
         LeakError: something is left; children that are left are killed.
     """
     before = Holdings.now()
+    was_subreaper = _is_child_subreaper()
     yield
+    # Else the orphans of later tests would come to this process, and stay.
+    _set_child_subreaper(was_subreaper)
     try:
         eventually(lambda: _nothing_beyond(before), deadline_s=settling_s)
     except NeverTrueError:

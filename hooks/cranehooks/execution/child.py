@@ -67,6 +67,7 @@ class Steps:
 
     def reset_signals(self, numbers: Sequence[int]) -> None:
         self._add(Stage.SIGNALS, *(partial(libc.signal, number, _SIG_DFL) for number in numbers))
+        self._add(Stage.SIGNALS, syscalls.reset_libc_signals)
         self._add(Stage.SIGNALS, partial(libc.sigprocmask, _SIG_SETMASK, _NO_SIGNALS, None))
 
     def use_descriptors(self, stdio: Sequence[Source | None]) -> None:

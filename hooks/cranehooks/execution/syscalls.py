@@ -7,6 +7,7 @@ go on running Python.
 import ctypes
 import errno
 import os
+import platform
 
 libc = ctypes.PyDLL(None, use_errno=True)
 """Functions of the C library; the interpreter lock is held while they run."""
@@ -23,6 +24,12 @@ libc.signal.restype = ctypes.c_ssize_t
 _SYS_CLONE3 = ctypes.c_long(435)
 _SYS_CLOSE_RANGE = ctypes.c_long(436)
 """Both numbers are the same on every architecture that Linux gained since 2019 tables were unified (all but alpha)."""
+_SYS_RT_SIGACTION = {"x86_64": 13, "aarch64": 134, "riscv64": 134, "loongarch64": 134, "ppc64le": 173, "s390x": 174}.get(
+    platform.machine()
+)
+_LIBC_SIGNALS = (32, 33)
+"""The C library keeps them for itself and refuses to touch them, but its posix_spawn leaves them ignored in the child."""
+_DEFAULT_ACTION = ctypes.create_string_buffer(64)
 _CLONE_VFORK = 0x4000
 _CLONE_PIDFD = 0x1000
 _CLONE_CLEAR_SIGHAND = 0x1_0000_0000
@@ -74,6 +81,20 @@ def clone3(cgroup_fd: int | None) -> tuple[int, int]:
     if pid < 0:
         raise _last_error("clone3")
     return (pid, pidfd.value) if pid else (0, -1)
+
+
+def reset_libc_signals() -> None:
+    """Give the C library's own signals their default disposition, where we know the call's number.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    if _SYS_RT_SIGACTION is None:
+        return
+    for number in _LIBC_SIGNALS:
+        arguments = (ctypes.c_long(_SYS_RT_SIGACTION), number, _DEFAULT_ACTION, None, ctypes.c_size_t(8))
+        if _syscall(*arguments) < 0:
+            raise _last_error("rt_sigaction")
 
 
 def fork() -> int:
