@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from cranecli.hookctl import breaker, checks, demo_command, events, explain, import_command, jobs, local, nodes, profile
+from cranecli.hookctl import breaker, checks, demo_command, events, explain, import_command, jobs, local, nodes, plan, profile
 from cranecli.hookctl.failure import CommandError, ExitCode
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.add_typer(breaker.app, name="breaker")
 app.command("check-scripts")(checks.check_scripts)
 app.command("check-config")(checks.check_config)
 app.command()(profile.profile)
+app.command()(plan.plan)
 app.command("import")(import_command.import_slurm)
 app.command(context_settings={"allow_interspersed_args": False})(local.local)
 app.command()(demo_command.demo)

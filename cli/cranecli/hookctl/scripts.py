@@ -12,6 +12,7 @@ from cranecli.render.words import wrapped
 from cranehooks.execution.scripts import UnsafeScriptError, check, planned, resolve
 from cranehooks.model.points import CONTRACTS, HookPoint, RunsAs
 from cranehooks.plan import PlanFailure
+from cranehooks.profiles import Profile
 from cranehooks.settings import ClusterSettings
 
 _IN_ORDER = tuple(HookPoint)
@@ -77,27 +78,36 @@ class PointReport:
 def point_reports(settings: ClusterSettings) -> list[PointReport]:
     """Every configured point, in the order in which a job meets them."""
     patterns = settings.hook_settings().patterns
-    return [_point_report(point, patterns[point], settings) for point in _IN_ORDER if patterns.get(point)]
+    return [point_report(point, patterns[point], settings.profile) for point in _IN_ORDER if patterns.get(point)]
 
 
-def _point_report(point: HookPoint, patterns: tuple[str, ...], settings: ClusterSettings) -> PointReport:
-    plan = planned(settings.profile, patterns)
+def point_report(point: HookPoint, patterns: tuple[str, ...], profile: Profile, *, trusted_owner: bool = True) -> PointReport:
+    """The scripts of a point as they are now.
+
+    Args:
+        point: Where they run.
+        patterns: Absolute.
+        profile: Decides about their order.
+        trusted_owner: False for a user's own scripts.
+    """
+    plan = planned(profile, patterns)
     if isinstance(plan, PlanFailure):
         return PointReport(point, (), problem=plan.reason)
     empty = [pattern for pattern, files in resolve(patterns).items() if not files]
     notes = [f"nothing matches {', '.join(empty)}: no hook"] if empty else []
     runs_as_user = CONTRACTS[point].runs_as is RunsAs.JOB_USER
-    scripts = tuple(script_report(path, runs_as_user=runs_as_user) for path in plan.scripts)
+    scripts = tuple(_script_report(path, runs_as_user=runs_as_user, trusted_owner=trusted_owner) for path in plan.scripts)
     return PointReport(point, scripts, note="; ".join([*notes, *plan.notes]))
 
 
-def script_report(path: str, *, runs_as_user: bool) -> ScriptReport:
-    """One script as it is now."""
+def _script_report(path: str, *, runs_as_user: bool, trusted_owner: bool) -> ScriptReport:
     owner, mode = _owner_and_mode(path)
     try:
-        checked = check(path)
+        checked = check(path, trusted_owner=trusted_owner)
     except UnsafeScriptError as error:
         return ScriptReport(path, "", owner, mode, error.reason)
+    if not checked.sha256:
+        return ScriptReport(path, "", owner, mode, "")  # a user's program that may be run and not read
     problem = _interpreter_problem(path, checked.interpreter) or (_access_problem(path) if runs_as_user else "")
     return ScriptReport(path, checked.sha256, owner, mode, problem)
 

@@ -1,0 +1,222 @@
+"""`hookctl plan`: what a job would meet under each profile, as tables."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cranecli.hookctl.main import run
+from cranehooks.profiles import PROFILES
+from cranehooks.testing.faulty_scripts import HookScripts
+
+CONFIG = """\
+ClusterName: t
+CranectldUser: slurm
+CranedUser: root
+Profile: PROFILE
+Nodes:
+  - {name: "cn[01-04]", address: "unix:/run/{name}.sock"}
+JobLifecycleHook:
+  CranectldProlog: ctld.sh
+  Prolog: [first.sh, "p.d/*", none.d/*.sh]
+  PrologTimeout: 30
+  PrologEpilogTimeout: 20
+  CrunProlog: missing.sh
+  TaskProlog: /bin/true
+  Epilog: p.d
+  CranectldEpilog: ctld.sh
+"""
+WITHOUT_HOOKS = CONFIG.split("JobLifecycleHook", maxsplit=1)[0]
+
+PLANS = {
+    "crane-requeue": (
+        '{"user": "ann", "nodes": "cn[01-02]"}',
+        """\
+Hooks of a batch job of ann that may be requeued, profile crane-requeue; as the files of this host
+are now.
+
+POINT            WHERE            AS     TIMEOUT                  A FAILURE
+CranectldProlog  controller       slurm  20 s for the whole list  job requeued
+Prolog           cn[01-02]        root   20 s for the whole list  node drained, job requeued
+CrunProlog       where crun runs  ann    none                     step cancelled, not sent
+TaskProlog       cn[01-02]        ann    20 s for the whole list  task cancelled
+Epilog           cn[01-02]        root   20 s for the whole list  node drained
+CranectldEpilog  controller       slurm  20 s for the whole list  logged
+
+POINT            #  SCRIPT                  STATE
+CranectldProlog  1  DIR/ctld.sh      ok
+Prolog           1  DIR/p.d/README   PROBLEM: is not executable; chmod a+x DIR/p.d/README
+Prolog           2  DIR/p.d/9-c      ok
+Prolog           3  DIR/p.d/20-b.sh  ok
+Prolog           4  DIR/p.d/10-a     ok
+Prolog           5  DIR/first.sh     ok
+CrunProlog       1  DIR/missing.sh   PROBLEM: does not exist
+TaskProlog       1  /bin/true               ok
+Epilog           1  DIR/p.d          PROBLEM: is a directory, expected a file (a pattern such as DIRECTORY/* means its files)
+CranectldEpilog  1  DIR/ctld.sh      ok
+
+- Prolog: nothing matches DIR/none.d/*.sh: no hook
+""",
+    ),
+    "crane-fail": (
+        '{"kind": "allocation", "user": "ann"}',
+        """\
+Hooks of an allocation of ann, profile crane-fail; as the files of this host are now.
+
+POINT            WHERE            AS     TIMEOUT                  A FAILURE
+CranectldProlog  controller       slurm  20 s for the whole list  job failed
+Prolog           each node        root   20 s for the whole list  node drained, job failed
+CrunProlog       where crun runs  ann    none                     crun fails, step not sent
+TaskProlog       each node        ann    20 s for the whole list  task failed
+Epilog           each node        root   20 s for the whole list  node drained
+CranectldEpilog  controller       slurm  20 s for the whole list  logged
+
+POINT            #  SCRIPT                  STATE
+CranectldProlog  1  DIR/ctld.sh      ok
+Prolog           1  DIR/p.d/README   PROBLEM: is not executable; chmod a+x DIR/p.d/README
+Prolog           2  DIR/p.d/9-c      ok
+Prolog           3  DIR/p.d/20-b.sh  ok
+Prolog           4  DIR/p.d/10-a     ok
+Prolog           5  DIR/first.sh     ok
+CrunProlog       1  DIR/missing.sh   PROBLEM: does not exist
+TaskProlog       1  /bin/true               ok
+Epilog           1  DIR/p.d          PROBLEM: is a directory, expected a file (a pattern such as DIRECTORY/* means its files)
+CranectldEpilog  1  DIR/ctld.sh      ok
+
+- Prolog: nothing matches DIR/none.d/*.sh: no hook
+""",
+    ),
+    "slurm": (
+        '{"user": "ann", "requeue": false, "task_prolog": "/bin/false"}',
+        """\
+Hooks of a batch job of ann with --no-requeue, profile slurm; as the files of this host are now.
+
+POINT            WHERE            AS     TIMEOUT                A FAILURE
+CranectldProlog  controller       slurm  30 s for each script   job cancelled
+Prolog           each node        root   30 s for each script   node drained, job cancelled
+CrunProlog       where crun runs  ann    none                   step cancelled, not sent
+TaskProlog       each node        ann    300 s for each script  task ends with the hook's exit code
+--task-prolog    each node        ann    300 s for each script  task ends with the hook's exit code
+Epilog           each node        root   20 s for each script   node drained
+CranectldEpilog  controller       slurm  20 s for each script   logged
+
+POINT            #  SCRIPT                 STATE
+CranectldProlog  1  DIR/ctld.sh     ok
+Prolog           -  -                      FAILS: no file matches DIR/none.d/*.sh (profile slurm: a pattern that matches nothing fails the hook)
+CrunProlog       1  DIR/missing.sh  PROBLEM: does not exist
+TaskProlog       1  /bin/true              ok
+--task-prolog    1  /bin/false             ok
+Epilog           1  DIR/p.d         PROBLEM: is a directory, expected a file (a pattern such as DIRECTORY/* means its files)
+CranectldEpilog  1  DIR/ctld.sh     ok
+""",
+    ),
+    "sunk": (
+        '{"kind": "batch", "prolog": "none"}',
+        """\
+Hooks of a batch job that may be requeued, profile sunk; as the files of this host are now.
+
+POINT            WHERE       AS        TIMEOUT                A FAILURE
+CranectldProlog  controller  slurm     30 s for each script   job requeued
+Prolog           each node   root      30 s for each script   node drained, job requeued, held
+TaskProlog       each node   the user  300 s for each script  task ends with the hook's exit code
+Epilog           each node   root      20 s for each script   node drained
+CranectldEpilog  controller  slurm     20 s for each script   logged
+
+POINT            #  SCRIPT                  STATE
+CranectldProlog  1  DIR/ctld.sh      ok
+Prolog           1  DIR/first.sh     ok
+Prolog           2  DIR/p.d/10-a     ok
+Prolog           3  DIR/p.d/20-b.sh  ok
+Prolog           4  DIR/p.d/9-c      ok
+Prolog           5  DIR/p.d/README   PROBLEM: is not executable; chmod a+x DIR/p.d/README
+TaskProlog       1  /bin/true               ok
+Epilog           1  DIR/p.d/10-a     ok
+Epilog           2  DIR/p.d/20-b.sh  ok
+Epilog           3  DIR/p.d/9-c      ok
+CranectldEpilog  1  DIR/ctld.sh      ok
+
+- Prolog: nothing matches DIR/none.d/*.sh: no hook
+- Epilog: passed over in DIR/p.d: README (not executable)
+""",
+    ),
+}
+"""By profile: the job, and what is told of it."""
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    (tmp_path / "p.d").mkdir()
+    for name in ("ctld.sh", "first.sh", "p.d/10-a", "p.d/20-b.sh", "p.d/9-c", "p.d/README"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "p.d/README").chmod(0o644)
+    return write(tmp_path, CONFIG.replace("PROFILE", "crane-requeue"))
+
+
+def write(directory: Path, text: str) -> Path:
+    path = directory / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_plan(config: Path, profile: str, capsys: pytest.CaptureFixture[str]) -> None:
+    job, expected = PLANS[profile]
+    write(config.parent, CONFIG.replace("PROFILE", profile))
+    assert run(["plan", "-c", str(config), "--job", job]) == 0
+    assert squeezed(capsys.readouterr().out.replace(str(config.parent), "DIR")) == squeezed(expected)
+
+
+def squeezed(text: str) -> list[str]:
+    """The words: how wide the columns are depends on the length of the temporary directory's name."""
+    return text.split()
+
+
+def test_for_programs(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = config.parent / "job.json"
+    job.write_text(json.dumps({"job": {"kind": "run", "nodes": ["cn01", "cn02"], "account": "x"}}))
+    assert run(["plan", "-c", str(config), "--job", f"@{job}", "-o", "json"]) == 0
+    said = capsys.readouterr()
+    assert said.err == "hookctl: of the job, these mean nothing here: account\n"
+    plan = json.loads(said.out)
+    assert plan["job"] == {"kind": "run", "requeue": True, "user": None, "nodes": ["cn01", "cn02"]}
+    prolog = next(point for point in plan["points"] if point["point"] == "Prolog")
+    assert [Path(script["path"]).name for script in prolog["scripts"]] == ["README", "9-c", "20-b.sh", "10-a", "first.sh"]
+    assert prolog["on_failure"] == {"drain": True, "job": "cancel", "step": "continue", "task": "continue"}
+    assert (prolog["timeout_s"], prolog["timeout_covers"], prolog["where"]) == (20, "list", "cn[01-02]")
+
+
+def test_nothing_is_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = tmp_path / "trace"
+    script = HookScripts(tmp_path).appends("ran", trace, "loud.sh")
+    path = write(tmp_path, WITHOUT_HOOKS.replace("PROFILE", "slurm") + f"JobLifecycleHook: {{Prolog: {script}}}\n")
+    assert run(["plan", "-c", str(path)]) == 0
+    assert script in capsys.readouterr().out
+    assert not trace.exists()
+
+
+def test_no_hooks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, WITHOUT_HOOKS.replace("PROFILE", "sunk"))
+    assert run(["plan", "-c", str(path)]) == 0
+    assert capsys.readouterr().out.endswith("\nno hooks are configured\n")
+
+
+@pytest.mark.parametrize(
+    ("job", "complaint"),
+    [
+        ("{", "the job: no JSON: "),
+        ("[]", 'the job: expected an object, as in {"kind": "batch"}'),
+        ('{"kind": "bat"}', "the job: kind is batch, allocation, run, not 'bat'"),
+        ('{"requeue": 1}', "the job: requeue is true or false, not 1"),
+        ('{"user": 1}', "the job: user is a text, not 1"),
+        ('{"nodes": "cn[1-"}', "the job: nodes: "),
+        ('{"nodes": 7}', "the job: nodes is a hostlist or a list of names, not 7"),
+        ('{"nodes": "cn[04-06]"}', "the job: there is no node cn[05-06] in the configuration"),
+        ('{"task_prolog": "p.sh"}', "the job: the path of --task-prolog is absolute, or none, not 'p.sh'"),
+        ("@/nowhere.json", "the job: /nowhere.json cannot be read: No such file or directory"),
+    ],
+)
+def test_what_is_no_job(config: Path, job: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", "-c", str(config), "-j", job]) == 2
+    assert capsys.readouterr().err.startswith(f"hookctl: error: {complaint}")
