@@ -110,6 +110,8 @@ class Controller:
         self.store = store
         self._links = links
         self._ctld_hooks = ctld_hooks
+        self.waiting_jobs = 0
+        """How many are pending or held: what MaxQueuedJobs bounds."""
         self._last_job_id = 0
         self._bells: dict[JobId, Bell] = {}
         self._wake = asyncio.Event()
@@ -126,6 +128,8 @@ class Controller:
         self.chronicle.decisions.restore(restored.decisions)
         for job in restored.jobs:
             self.jobs[job.job_id] = job
+            self.metrics.job_changed(None, job)
+            self.waiting_jobs += job.state.is_waiting
             if job.state.is_allocated:
                 held = [share for share in job.shares if share.node in self.fleet and share.node in job.busy_nodes]
                 self.fleet.allocate(job.key, held)
@@ -270,6 +274,7 @@ class Controller:
         self.jobs[job.job_id] = job
         self.store.put_job(job)
         self.metrics.job_changed(old, job)
+        self.waiting_jobs += job.state.is_waiting - (old is not None and old.state.is_waiting)
         if (bell := self._bells.get(job.job_id)) is not None:
             bell.ring()
         if old is None or old.state is not job.state:
@@ -342,7 +347,7 @@ class Controller:
             cluster=self.cluster,
             start_time=start,
             end_time=start + limit if limit is not None else 0.0,
-            restart_count=job.requeue_count,
+            restart_count=job.attempt - 1,
         )
 
     async def _run_ctld_hook(self, job: Job, point: HookPoint) -> None:

@@ -84,10 +84,9 @@ class FrontDesk:
             raise CraneError(ErrorCode.FAILED_PRECONDITION, message)
         spec = self._admission().admit(spec, controller.fleet.nodes)
         elements = [spec] if indexes is None else [replace(spec, array_task_id=index) for index in indexes]
-        open_jobs = sum(not job.state.is_final for job in controller.jobs.values())
-        limit = self._max_queued_jobs()
-        if open_jobs + len(elements) > limit or controller.store.backlog > MAX_BACKLOG:
-            message = f"the queue is full ({open_jobs} jobs, MaxQueuedJobs {limit}): try again later"
+        waiting, limit = controller.waiting_jobs, self._max_queued_jobs()
+        if waiting + len(elements) > limit or controller.store.backlog > MAX_BACKLOG:
+            message = f"the queue is full ({waiting} jobs wait, MaxQueuedJobs {limit}): try again later"
             raise CraneError(ErrorCode.RESOURCE_EXHAUSTED, message, retryable=True)
         ids = controller.submit(elements, request_id)
         for job_id in ids:

@@ -390,7 +390,7 @@ def _finish_if_done(job: Job, at: float, requeue: RequeuePolicy) -> Result:
             job = replace(job, state=JobState.PENDING, requeue_count=count, not_before=not_before, reason=ending.reason)
             return job, [Record("requeued", f"{ending.reason} (requeue {count})"), decision]
         case EndKind.HOLD:
-            job = replace(job, state=JobState.HELD, requeue_count=job.requeue_count + 1, reason=ending.reason)
+            job = replace(job, state=JobState.HELD, reason=ending.reason)
             return job, [Record("held", ending.reason), decision]
         case _:
             state = _FINAL_STATE[ending.kind]

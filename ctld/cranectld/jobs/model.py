@@ -26,6 +26,10 @@ class JobState(Enum):
         return self in FINAL_STATES
 
     @property
+    def is_waiting(self) -> bool:
+        return self in (JobState.PENDING, JobState.HELD)
+
+    @property
     def is_allocated(self) -> bool:
         """Whether an attempt is under way: nodes are held."""
         return self in (JobState.CONFIGURING, JobState.RUNNING, JobState.COMPLETING)
@@ -138,6 +142,7 @@ class Job:
     next_step: int = 0
     ending: Ending | None = None
     requeue_count: int = 0
+    """Towards MaxRequeueCount; starts anew when a held job is released."""
     not_before: float = 0.0
     allocated_at: float = 0.0
     started_at: float = 0.0
