@@ -109,8 +109,14 @@ def _take_on_a_life_of_its_own(name: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The process's exit status."""
     parser = argparse.ArgumentParser(prog="csupervisor", description="Forks step supervisors for craned.")
-    parser.add_argument("--parent-fd", type=int, required=True, metavar="N", help="connected socket that craned talks over")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--parent-fd", type=int, metavar="N", help="connected socket that craned talks over")
+    what.add_argument("--check-config", type=Path, metavar="FILE", help="only look at FILE: every problem with its place, exit 2")
     options = parser.parse_args(arguments)
+    if options.check_config is not None:
+        from csupervisor.check_config import check_config
+
+        return check_config(options.check_config)
     try:
         craned = socket.socket(fileno=options.parent_fd)
     except OSError as error:
