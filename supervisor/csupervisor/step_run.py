@@ -195,7 +195,8 @@ class StepRun:
             message = f"cannot contain the step's processes: {error}"
             raise PreparationError(message) from error
         oom_score_adj = _oom_score_adj_for_users()
-        engine = Engine(self._cells.containment, oom_score_adj=oom_score_adj)
+        # Directives are bytes: a value that is no UTF-8 reaches its task as it is.
+        engine = Engine(self._cells.containment, oom_score_adj=oom_score_adj, keeps_undecodable=True)
         surroundings = TaskSurroundings(
             bootstrap=bootstrap,
             engine=await self._resources.enter_async_context(AsyncEngine(engine)),

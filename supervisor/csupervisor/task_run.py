@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from signal import SIGKILL
 from typing import Final, Protocol
 
@@ -170,9 +170,10 @@ class TaskRun:
             )
         )
         self._hook = None
-        self._around.reports.hook_ended(run)
         if point in _EDITS:
             self._apply_directives(run)
+        run = _readable(run)
+        self._around.reports.hook_ended(run)
         self.feed(machine.HookEnded(point, failure_of(run), exit_code_of(run)))
 
     def _apply_directives(self, run: HookRun) -> None:
@@ -261,3 +262,12 @@ class TaskRun:
         self._cell.remove()
         if self._streams.stdin is not None:
             self._streams.stdin.close()
+
+
+def _readable(run: HookRun) -> HookRun:
+    """For people: replacement characters where the output is no UTF-8."""
+    scripts = tuple(
+        replace(script, output=script.output.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+        for script in run.scripts
+    )
+    return replace(run, scripts=scripts)

@@ -1,6 +1,10 @@
 """Keeps the beginning and the end of what a script writes, in bounded memory, and counts the rest."""
 
 from collections import deque
+from typing import Literal
+
+Undecodable = Literal["replace", "surrogateescape"]
+"""What bytes that are no UTF-8 become."""
 
 
 class Capture:
@@ -56,6 +60,6 @@ class Capture:
         before = b"" if not self._head or self._head.endswith(b"\n") else b"\n"
         return bytes(self._head) + before + b"[... %d bytes dropped ...]\n" % self.dropped_bytes + tail
 
-    def text(self) -> str:
-        """`value` decoded; what is not UTF-8 becomes replacement characters."""
-        return self.value().decode("utf-8", "replace")
+    def text(self, undecodable: Undecodable = "replace") -> str:
+        """`value` decoded; what is not UTF-8 becomes replacement characters, or surrogate escapes, which stand for the bytes."""
+        return self.value().decode("utf-8", undecodable)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from cranehooks import lifecycle
 from cranehooks.execution import scripts
-from cranehooks.execution.capture import Capture
+from cranehooks.execution.capture import Capture, Undecodable
 from cranehooks.execution.child import Stage
 from cranehooks.execution.containment.cells import Cell, Containment
 from cranehooks.execution.process import OWNED_PIDS, Process, SpawnError, SpawnRequest, reap_orphans, spawn
@@ -90,11 +90,14 @@ class Engine:
         *,
         reaps_orphans: bool = False,
         oom_score_adj: int | None = None,
+        keeps_undecodable: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`keeps_undecodable`: output that is no UTF-8 has surrogate escapes in place of replacement characters."""
         self._containment = containment
         self._reaps_orphans = reaps_orphans
         self._oom_score_adj = oom_score_adj
+        self._undecodable: Undecodable = "surrogateescape" if keeps_undecodable else "replace"
         self._clock = clock
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
@@ -346,7 +349,7 @@ class Engine:
         if run.cell is not None:
             run.cell.remove()
         del self._active[run.run_id]
-        self._ended.append((run.on_finished, _record(run, ends, self._clock())))
+        self._ended.append((run.on_finished, _record(run, ends, self._clock(), self._undecodable)))
 
     # ---- descriptors
 
@@ -427,7 +430,7 @@ def _spawn_detail(error: SpawnError, script: _Script) -> str:
             return os.strerror(error.errno).lower()
 
 
-def _record(run: _Active, ends: tuple[lifecycle.ScriptEnd, ...], now: float) -> HookRun:
+def _record(run: _Active, ends: tuple[lifecycle.ScriptEnd, ...], now: float, undecodable: Undecodable) -> HookRun:
     records = []
     for end in ends:
         path = run.spec.scripts[end.index]
@@ -441,7 +444,7 @@ def _record(run: _Active, ends: tuple[lifecycle.ScriptEnd, ...], now: float) -> 
                 begun.started_at,
                 begun.duration_s,
                 begun.sha256,
-                capture.text() if capture else "",
+                capture.text(undecodable) if capture else "",
                 capture.written_bytes if capture else 0,
                 end.leftovers,
             )

@@ -77,6 +77,17 @@ async def test_binary_output_of_a_task_prolog_does_no_harm(craned: SupervisorPee
     assert craned.said.hook_runs()[0].scripts[0].output_bytes > 300000
 
 
+async def test_what_is_no_utf8_reaches_the_task_as_it_is_and_people_readably(craned: SupervisorPeer) -> None:
+    bootstrap = craned.bootstrap("sh", "-c", 'printf %s "$NAME"')
+    bootstrap.hooks.append(craned.hook(TASK_PROLOG, r"printf 'export NAME=M\374ller\nprint \377\n'"))
+    bootstrap.hooks.append(craned.hook(STEP_TASK_PROLOG, "true"))
+    bootstrap.hooks.append(craned.hook(TASK_EPILOG, r"printf 'M\374ller'; exit 1"))
+    await craned.run(bootstrap)
+    assert craned.said.stdout() == b"\xff\nM\xfcller"
+    outputs = [run.scripts[0].output for run in craned.said.hook_runs()]
+    assert outputs == ["export NAME=M\ufffdller\nprint \ufffd\n", "", "M\ufffdller"]
+
+
 async def test_a_failing_task_prolog_cancels_its_task_and_pairs_with_task_epilog(craned: SupervisorPeer) -> None:
     ran = craned.home / "work" / "ran"
     bootstrap = craned.bootstrap("touch", str(ran))

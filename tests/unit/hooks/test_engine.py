@@ -57,6 +57,16 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def test_output_that_is_no_utf8_can_be_had_back(containment: Containment, files: HookScripts) -> None:
+    script = files.write("latin", r"printf 'M\374ller \303\244'")
+    for keeps_undecodable, told in ((False, "M\ufffdller ä"), (True, b"M\xfcller \xc3\xa4".decode("utf-8", "surrogateescape"))):
+        engine = Engine(containment, reaps_orphans=True, keeps_undecodable=keeps_undecodable)
+        try:
+            assert run(engine, script).output == told
+        finally:
+            engine.close()
+
+
 def test_scripts_run_in_order_and_are_told(engine: Engine, files: HookScripts) -> None:
     started: list[ScriptStarted] = []
     spec = prolog_spec(files.ok("10-a", says="hello"), files.exits(3, "20-b", says="broken"), files.ok("30-c"))
