@@ -158,8 +158,8 @@ def test_configuration_with_bad_scripts_starts_nothing_and_names_them_all(stage:
         result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert result.returncode == 2, result.stderr
         first, second = result.stderr.splitlines()
-        assert re.match(rf"{config}:{places[points[0]]}:\d+: {points[0]}: does not exist", first)
-        assert re.match(rf"{config}:{places[points[1]]}:\d+: {points[1]}: is not executable", second)
+        assert re.match(rf"{config}:{places[points[0]]}:\d+: {points[0]}: {bad}/missing does not exist$", first)
+        assert re.match(rf"{config}:{places[points[1]]}:\d+: {points[1]}: {bad}/plain is not executable;", second)
 
 
 # ---- batch scripts

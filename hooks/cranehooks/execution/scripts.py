@@ -22,10 +22,13 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class UnsafeScriptError(Exception):
-    """The script must not run. `errno` is what exec would have said, 0 where a rule of ours refuses it."""
+    """The script must not run.
+
+    `reason` follows its path in a sentence; `errno` is what exec would have said, 0 where a rule of ours refuses it.
+    """
 
     def __init__(self, path: str, reason: str, error: int = 0) -> None:
-        super().__init__(f"{path}: {reason}")
+        super().__init__(f"{path} {reason}")
         self.path = path
         self.reason = reason
         self.errno = error
@@ -84,7 +87,7 @@ def planned(profile: Profile, patterns: Iterable[str]) -> Plan | PlanFailure:
 
 
 def problem_of(profile: Profile, entry: str) -> str | None:
-    """What keeps the scripts of one literal entry from running now; None: nothing."""
+    """What keeps the scripts of one literal entry from running now, beginning with the path; None: nothing."""
     plan = planned(profile, [entry])
     if isinstance(plan, PlanFailure):
         return plan.reason
@@ -92,7 +95,7 @@ def problem_of(profile: Profile, entry: str) -> str | None:
         try:
             check(path)
         except UnsafeScriptError as error:
-            return error.reason if path == entry else str(error)
+            return str(error)
     return None
 
 
@@ -200,17 +203,17 @@ def _trusted_target(path: str) -> str:
 
 
 def _check_owner(path: str, where: str, status: os.stat_result) -> None:
-    what = "the script" if where == path else where
+    what = "" if where == path else f"is reached by way of {where}, which "
     if status.st_uid not in (0, os.geteuid()):
         raise UnsafeScriptError(
-            path, f"{what} belongs to uid {status.st_uid}, expected root or uid {os.geteuid()}; chown root {where}"
+            path, f"{what}belongs to uid {status.st_uid}, expected root or uid {os.geteuid()}; chown root {where}"
         )
     if not status.st_mode & _OTHERS_WRITE:
         return
     is_roots_sticky_directory = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX and status.st_uid == 0
     if not is_roots_sticky_directory:
         mode = stat.S_IMODE(status.st_mode)
-        raise UnsafeScriptError(path, f"{what} is writable by group or others (mode {mode:04o}); chmod go-w {where}")
+        raise UnsafeScriptError(path, f"{what}is writable by group or others (mode {mode:04o}); chmod go-w {where}")
 
 
 def _hash(fd: int) -> tuple[str, bytes]:
@@ -236,4 +239,4 @@ def _cause(error: OSError) -> str:
         case errno.ELOOP:
             return "changed into a symbolic link while it was looked at, or its links go in a circle"
         case _:
-            return os.strerror(error.errno or 0).lower()
+            return f"cannot be opened: {os.strerror(error.errno or 0).lower()}"

@@ -187,7 +187,7 @@ def test_binary_output_is_made_text(engine: Engine, files: HookScripts) -> None:
         ("without_shebang", errno.ENOEXEC, "has no #! line and is no program"),
         ("without_interpreter", errno.ENOENT, "its interpreter /nonexistent/sh does not exist"),
         ("not_executable", errno.EACCES, "is not executable; chmod a+x {path}"),
-        ("writable_by_others", 0, "the script is writable by group or others (mode 0777); chmod go-w {path}"),
+        ("writable_by_others", 0, "is writable by group or others (mode 0777); chmod go-w {path}"),
     ],
 )
 def test_what_cannot_start_says_why(engine: Engine, files: HookScripts, script: str, error: int, detail: str) -> None:

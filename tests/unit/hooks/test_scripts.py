@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cranehooks.execution import scripts
-from cranehooks.execution.scripts import UnsafeScriptError, check, planned, resolve
+from cranehooks.execution.scripts import UnsafeScriptError, check, planned, problem_of, resolve
 from cranehooks.plan import Plan, PlanFailure
 from cranehooks.profiles import PROFILES, overridden
 from cranehooks.testing.faulty_scripts import HookScripts
@@ -71,21 +71,30 @@ def test_a_script_that_others_may_write_is_refused_with_the_remedy(files: HookSc
     path = files.writable_by_others()
     unsafe = refusal(path)
     assert unsafe.errno == 0
-    assert unsafe.reason == f"the script is writable by group or others (mode 0777); chmod go-w {path}"
+    assert unsafe.reason == f"is writable by group or others (mode 0777); chmod go-w {path}"
     assert check(path, trusted_owner=False).sha256
 
 
 def test_a_directory_above_that_others_may_write_is_refused(files: HookScripts) -> None:
     path = files.ok()
     files.directory.chmod(0o775)
-    assert refusal(path).reason.endswith(f"is writable by group or others (mode 0775); chmod go-w {files.directory}")
+    where = f"is reached by way of {files.directory}, which is writable by group or others (mode 0775)"
+    assert refusal(path).reason == f"{where}; chmod go-w {files.directory}"
+
+
+def test_what_keeps_an_entry_from_running_names_its_path(files: HookScripts) -> None:
+    profile = PROFILES["crane-requeue"]
+    missing, locked = str(files.directory / "missing"), files.not_executable()
+    assert problem_of(profile, missing) == f"{missing} does not exist"
+    assert problem_of(profile, locked) == f"{locked} is not executable; chmod a+x {locked}"
+    assert problem_of(profile, files.ok()) is None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")
 def test_a_script_of_somebody_else_is_refused(files: HookScripts) -> None:
     path = files.ok()
     os.chown(path, 12345, 0)
-    assert refusal(path).reason == f"the script belongs to uid 12345, expected root or uid 0; chown root {path}"
+    assert refusal(path).reason == f"belongs to uid 12345, expected root or uid 0; chown root {path}"
     assert check(path, trusted_owner=False).sha256
 
 

@@ -335,11 +335,11 @@ def test_check_scripts_looks_at_literal_paths_of_own_points(write: Write, tmp_pa
 
     def check(script: str) -> str | None:
         seen.append(script)
-        return "does not exist" if script.endswith("b.sh") else None
+        return f"{script} does not exist" if script.endswith("b.sh") else None
 
     settings = load(path)
     found = settings.check_scripts(points_of(Runner.CRANED), check)
-    assert [str(problem) for problem in found] == [f"{path}:21:12: Prolog: does not exist"]
+    assert [str(problem) for problem in found] == [f"{path}:21:12: Prolog: {tmp_path}/b.sh does not exist"]
     assert seen == [f"{tmp_path}/a.sh", f"{tmp_path}/b.sh"]
     (problem,) = settings.check_scripts(points_of(Runner.CRANECTLD), lambda script: f"{script} is unsafe")
     assert str(problem) == f"{path}:20:20: CranectldProlog: {tmp_path}/ctld.sh is unsafe"
