@@ -97,7 +97,7 @@ class Controller:
     ) -> None:
         self.cluster = cluster
         self.jobs: dict[JobId, Job] = {}
-        self.waiting: dict[JobId, str] = {}
+        self._waiting: dict[JobId, str] = {}
         """Why pending jobs wait, by the scheduler's last word."""
         self.chronicle = Chronicle(store, clock, metrics)
         self.fleet = Fleet(nodes, budget, store=store, chronicle=self.chronicle, clock=clock, metrics=metrics, wake=self.wake)
@@ -226,7 +226,7 @@ class Controller:
         event = Allocated(self.clock.now(), shares, self._hooks(), number)
         job, effects = machine.advance(job, event, self.requeue)
         self.fleet.allocate(job.key, shares)
-        self.waiting.pop(job_id, None)
+        self._waiting.pop(job_id, None)
         self._settle(job, effects)
         return self.jobs[job_id]
 
@@ -393,8 +393,8 @@ class Controller:
             for answer in self.scheduling.place(pending, tuple(self.fleet.nodes.values()), now):
                 if isinstance(answer, Placement):
                     self.allocate(answer.job_id, answer.shares)
-                elif self.waiting.get(answer.job_id) != answer.reason:
-                    self.waiting[answer.job_id] = answer.reason
+                elif self._waiting.get(answer.job_id) != answer.reason:
+                    self._waiting[answer.job_id] = answer.reason
                     if (bell := self._bells.get(answer.job_id)) is not None:
                         bell.ring()
             later = [job.not_before - now for job in pending if job.not_before > now]
@@ -419,9 +419,15 @@ class Controller:
                 if self.jobs[job.job_id].state is JobState.PENDING:
                     self.apply(job.job_id, HoldRequested(self.clock.now(), reason))
 
+    def reason_of(self, job: Job) -> str:
+        """Why a job waits, is held, or ended, for a person."""
+        if job.state is not JobState.PENDING:
+            return job.reason
+        return self._waiting.get(job.job_id) or job.reason or "Priority: waits behind earlier jobs"
+
     def cancel(self, job_id: JobId, reason: str) -> None:
         self.apply(job_id, CancelRequested(self.clock.now(), reason))
-        self.waiting.pop(job_id, None)
+        self._waiting.pop(job_id, None)
 
 
 def lost_ctld_run(job: Job, point: HookPoint, at: float) -> HookRun:

@@ -63,4 +63,5 @@ class SpawnedCtldHooks:
             user=self._user,
             grace_s=hooks.grace_s,
             output_limit_bytes=hooks.output_limit_bytes,
+            notes=plan.notes,
         )

@@ -48,4 +48,7 @@ class Scheduling(Protocol):
         """Whether a job that comes by cbatch, crun or calloc will be placed."""
 
     def place(self, pending: Sequence[Job], nodes: Sequence[Node], at: float) -> list[Placement | Waiting]:
-        """Which pending jobs start now, and why the others wait. Called whenever a job or a node changed. No effect."""
+        """Which pending jobs start now, and why others wait; those it says nothing of wait behind earlier ones.
+
+        Called whenever a job or a node changed. No effect.
+        """

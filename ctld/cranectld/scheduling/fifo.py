@@ -39,8 +39,12 @@ class FifoScheduler:
     def place(self, pending: Sequence[Job], nodes: Sequence[Node], at: float) -> list[Placement | Waiting]:
         free: dict[NodeName, Node] = {node.name: node for node in nodes}
         blocked: dict[str, int] = {}
+        partitions = {partition for node in nodes for partition in node.config.partitions}
         answers: list[Placement | Waiting] = []
         for job in pending:
+            if len(blocked) == len(partitions):
+                # Nothing behind can start: a long queue costs no more than its head.
+                break
             spec = job.spec
             if job.not_before > at:
                 answers.append(Waiting(job.job_id, begin_text(job)))

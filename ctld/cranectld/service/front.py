@@ -71,7 +71,7 @@ class FrontService(rpc.ControllerServiceServicer):
             await self._controller.settled()
             waiting = views.waiting_for(self._controller, job)
             update = pb.FollowJobResponse(
-                job=views.job_status(job, self._controller.waiting.get(job_id, "")),
+                job=views.job_status(job, self._controller.reason_of(job)),
                 waiting_for=waiting,
                 final=job.state.is_final,
             )
@@ -173,8 +173,7 @@ class FrontService(rpc.ControllerServiceServicer):
         limit = min(request.limit or JOBS_PER_ANSWER, JOBS_PER_ANSWER)
         states = {views.JOB_STATES.from_wire(state) for state in request.states}
         jobs = await self._listed(states, set(request.job_ids), user, limit)
-        reasons = self._controller.waiting
-        return pb.ListJobsResponse(jobs=[views.job_status(job, reasons.get(job.job_id, "")) for job in jobs])
+        return pb.ListJobsResponse(jobs=[views.job_status(job, self._controller.reason_of(job)) for job in jobs])
 
     async def _listed(self, states: set[JobState], ids: set[int], user: str, limit: int) -> list[Job]:
         held = self._controller.jobs
@@ -190,7 +189,7 @@ class FrontService(rpc.ControllerServiceServicer):
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
         job = await self._own(JobId(request.job_id))
-        status = views.job_status(job, self._controller.waiting.get(job.job_id, ""), with_environment=True)
+        status = views.job_status(job, self._controller.reason_of(job), with_environment=True)
         for event in await self._controller.store.events(0, EVENTS_OF_A_JOB, job_id=job.job_id):
             if event.run is None:
                 status.history.append(views.history_event(event))

@@ -42,7 +42,7 @@ def step_status(step: Step) -> job_pb2.StepStatus:
 
 
 def job_status(job: Job, reason: str = "", *, with_environment: bool = False) -> job_pb2.JobStatus:
-    """A job without history. `reason` is the scheduler's word on a pending job. The environment stays out unless asked for."""
+    """A job without history. `reason`: where it says more than the job itself knows. The environment stays out unless asked for."""
     spec = job_spec_to_wire(job.spec)
     if not with_environment:
         spec.environment.clear()
@@ -70,7 +70,7 @@ def waiting_for(controller: Controller, job: Job) -> str:
     """What a job that does not run yet waits for, for a person; empty when it waits for nothing."""
     match job.state:
         case JobState.PENDING:
-            return controller.waiting.get(job.job_id, job.reason)
+            return controller.reason_of(job)
         case JobState.HELD:
             return f"held: {job.reason}"
         case JobState.CONFIGURING if job.ctld_prolog is HookProgress.RUNNING:

@@ -73,3 +73,11 @@ def test_tasks_in_blocks() -> None:
     shares = shares_of(replace(spec(num_nodes=3), ntasks=7, cpus_per_task=0.5), [NodeName(n) for n in ("a", "b", "c")])
 
     assert [(share.ntasks, share.cpus) for share in shares] == [(3, 1.5), (2, 1.0), (2, 1.0)]
+
+
+def test_a_long_queue_costs_no_more_than_its_head() -> None:
+    busy = allocated(node("cn01"), AttemptKey(JobId(9), Attempt(1)), NodeShare(NodeName("cn01"), 1, 4.0, 0))
+
+    answers = FIFO.place([pending(number) for number in range(1, 1000)], [busy], 0.0)
+
+    assert list(waiting(answers)) == [1]
