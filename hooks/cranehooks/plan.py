@@ -44,8 +44,15 @@ def order_scripts(profile: Profile, found: Sequence[PatternMatch]) -> Plan | Pla
         return PlanFailure(
             f"no file matches {', '.join(empty)} (profile {profile.name}: a pattern that matches nothing fails the hook)"
         )
-    notes = tuple(f"passed over in {match.pattern}: {', '.join(match.passed_over)}" for match in found if match.passed_over)
+    notes = tuple(
+        _readable(f"passed over in {match.pattern}: {', '.join(match.passed_over)}") for match in found if match.passed_over
+    )
     return Plan(tuple(dict.fromkeys(_ordered(profile.order, [match.matches for match in found]))), notes)
+
+
+def _readable(text: str) -> str:
+    """Names that are no UTF-8 become something that can be written down."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _ordered(order: ScriptOrder, groups: Sequence[Sequence[str]]) -> list[str]:

@@ -97,6 +97,7 @@ def run_document(run: HookRun) -> Document:
         "duration_s": run.duration_s,
         "queue_wait_s": run.queue_wait_s,
         "outcome": _outcome(run.outcome),
+        "notes": list(run.notes),
         "scripts": [_script(script) for script in run.scripts],
     }
 

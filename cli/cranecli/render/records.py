@@ -266,6 +266,7 @@ def hook_run(answer: Json) -> HookRun:
         outcome=_outcome(_object(answer, "outcome")),
         scripts=tuple(_script(script) for script in _objects(answer, "scripts")),
         queue_wait_s=_seconds(answer, "queue_wait") or 0.0,
+        notes=tuple(map(str, answer.get("notes") or ())),
     )
 
 

@@ -195,6 +195,7 @@ def _note(scripts: Sequence[ScriptRun]) -> str:
 
 
 def _below(run: HookRun) -> Iterator[str]:
+    yield from map(printable, run.notes)
     if len(run.scripts) > 1 and (not run.outcome.ok or _note(run.scripts) != ", ".join(script.name for script in run.scripts)):
         for script in run.scripts:
             yield f"{printable(script.name)}: {script.outcome}, {duration(script.duration_s)}"

@@ -8,7 +8,7 @@ import pwd
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cranehooks.environment import launch_hook_environment
 from cranehooks.execution.containment.session import SessionContainment
@@ -24,6 +24,9 @@ from cranehooks.profiles import TimeoutCover, overridden, profile_named
 
 if TYPE_CHECKING:
     from cranecli.front.client import Body
+
+_DEFAULT_GRACE_S: Final = 5.0
+"""JobLifecycleHook.KillGrace of a daemon that does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ class SiteHooks:
     output_limit_bytes: int
     patterns: tuple[str, ...]
     timeout_s: float | None
+    grace_s: float
+    """From TERM to KILL."""
     overrides: Mapping[str, str] = field(default_factory=dict)
     """Of cells of the profile."""
 
@@ -65,6 +70,7 @@ class SiteHooks:
             output_limit_bytes=int(answer.get("output_limit_bytes") or 1 << 20),
             patterns=tuple(map(str, hook.get("patterns") or ())),
             timeout_s=None if timeout_s is None else float(timeout_s),
+            grace_s=float(answer["grace_s"]) if "grace_s" in answer else _DEFAULT_GRACE_S,
             overrides={str(key): str(text) for key, text in (answer.get("overrides") or {}).items()},
         )
 
@@ -102,10 +108,12 @@ class LaunchHook:
                 site.timeout_s,
                 timeout_scope=TimeoutScope.SCRIPT if profile.timeout_cover is TimeoutCover.SCRIPT else TimeoutScope.LIST,
                 cwd=_directory(),
+                grace_s=site.grace_s,
                 output_limit_bytes=site.output_limit_bytes,
                 trusted_owner=own_script is None,
                 inherit_stdio=True,
                 arguments=step.argv,
+                notes=plan.notes,
             ),
             self._finished,
         )
@@ -183,6 +191,7 @@ def run_document(run: HookRun) -> "Body":
         "duration": _duration(run.duration_s),
         "queue_wait": _duration(run.queue_wait_s),
         "outcome": _outcome_document(run.outcome),
+        "notes": [_text(note) for note in run.notes],
         "scripts": [_script_document(script) for script in run.scripts],
     }
 

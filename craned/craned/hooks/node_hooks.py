@@ -142,8 +142,8 @@ class NodeHooks:
             return self._never_ran(job, point, asked, Turn.STOPPED)
         waited_s = time.monotonic() - asked
         self._observer.started(point)
-        run = await self._spawn(self._spec(job, hooks, point, plan.scripts, exit_status), stop)
-        run = replace(run, queue_wait_s=run.queue_wait_s + waited_s, user=self._user, notes=plan.notes)
+        run = await self._spawn(self._spec(job, hooks, point, plan, exit_status), stop)
+        run = replace(run, queue_wait_s=run.queue_wait_s + waited_s, user=self._user)
         self._observer.ended(run)
         return run
 
@@ -162,12 +162,10 @@ class NodeHooks:
         await stop.wait()
         self._spawner.stop(run_id)
 
-    def _spec(
-        self, job: JobOnNode, hooks: HookSettings, point: HookPoint, paths: tuple[str, ...], exit_status: ExitStatus | None
-    ) -> RunSpec:
+    def _spec(self, job: JobOnNode, hooks: HookSettings, point: HookPoint, plan: Plan, exit_status: ExitStatus | None) -> RunSpec:
         return RunSpec(
             key=self._key(job, point),
-            scripts=paths,
+            scripts=plan.scripts,
             environment=environment.node_hook_environment(point, job, exit_status=exit_status, slurm=hooks.slurm_compatible_env),
             timeout_s=hooks.timeouts_s.get(point),
             timeout_scope=timeout_scope(hooks),
@@ -175,6 +173,7 @@ class NodeHooks:
             grace_s=hooks.grace_s,
             output_limit_bytes=hooks.output_limit_bytes,
             user=self._user,
+            notes=plan.notes,
         )
 
     def _never_ran(self, job: JobOnNode, point: HookPoint, asked: float, turn: Turn) -> HookRun:

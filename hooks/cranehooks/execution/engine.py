@@ -452,7 +452,13 @@ def _record(run: _Active, ends: tuple[lifecycle.ScriptEnd, ...], now: float, und
     outcome = next((record.outcome for record in records if not record.outcome.ok), OK)
     uid = run.spec.credentials.uid if run.spec.credentials else os.geteuid()
     return HookRun(
-        run.spec.key, run.spec.user or _user_name(uid), run.started_at, now - run.started_mono, outcome, tuple(records)
+        run.spec.key,
+        run.spec.user or _user_name(uid),
+        run.started_at,
+        now - run.started_mono,
+        outcome,
+        tuple(records),
+        notes=run.spec.notes,
     )
 
 

@@ -107,7 +107,8 @@ class _Run:
             () if self.began is None else (ScriptRun(self.began.path, outcome, self.asked_at, duration_s, self.began.sha256),)
         )
         uid = self.spec.credentials.uid if self.spec.credentials else os.geteuid()
-        self.finish(HookRun(self.spec.key, self.spec.user or str(uid), self.asked_at, duration_s, outcome, scripts))
+        user = self.spec.user or str(uid)
+        self.finish(HookRun(self.spec.key, user, self.asked_at, duration_s, outcome, scripts, notes=self.spec.notes))
 
 
 class SpawnerClient:

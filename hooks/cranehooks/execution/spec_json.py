@@ -52,6 +52,7 @@ def encode_spec(spec: RunSpec) -> Json:
         "inherit_stdio": spec.inherit_stdio,
         "arguments": list(spec.arguments),
         "cgroup": spec.cgroup,
+        "notes": list(spec.notes),
     }
 
 
@@ -74,6 +75,7 @@ def decode_spec(data: Json) -> RunSpec:
         inherit_stdio=data["inherit_stdio"],
         arguments=tuple(data["arguments"]),
         cgroup=data["cgroup"],
+        notes=tuple(data["notes"]),
     )
 
 
@@ -127,6 +129,7 @@ def encode_run(run: HookRun) -> Json:
         "outcome": _encode_outcome(run.outcome),
         "scripts": [encode_script(script) for script in run.scripts],
         "queue_wait_s": run.queue_wait_s,
+        "notes": list(run.notes),
     }
 
 
@@ -139,6 +142,7 @@ def decode_run(data: Json) -> HookRun:
         outcome=_decode_outcome(data["outcome"]),
         scripts=tuple(decode_script(script) for script in data["scripts"]),
         queue_wait_s=data["queue_wait_s"],
+        notes=tuple(data["notes"]),
     )
 
 

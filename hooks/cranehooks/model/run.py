@@ -76,6 +76,8 @@ class RunSpec:
     """After the path in argv (crun hooks get the application's argv)."""
     cgroup: str | None = None
     """Absolute directory of an existing cgroup to run in (task hooks); None: a cgroup of its own where the driver has one."""
+    notes: tuple[str, ...] = ()
+    """For the record of the run: what was passed over when it was planned."""
 
 
 @dataclass(frozen=True, slots=True)

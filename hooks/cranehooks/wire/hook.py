@@ -73,6 +73,7 @@ def hook_run_to_wire(run: HookRun) -> pb.HookRun:
         queue_wait=duration(run.queue_wait_s),
         outcome=outcome_to_wire(run.outcome),
         scripts=[script_run_to_wire(script) for script in run.scripts],
+        notes=run.notes,
     )
 
 
@@ -92,4 +93,5 @@ def hook_run_from_wire(message: pb.HookRun) -> HookRun:
         outcome=outcome_from_wire(message.outcome),
         scripts=tuple(script_run_from_wire(script) for script in message.scripts),
         queue_wait_s=seconds(message.queue_wait),
+        notes=tuple(message.notes),
     )

@@ -160,3 +160,18 @@ def test_scripts_are_found_when_a_run_begins_and_ordered_by_the_profile(tmp_path
     assert planned(settings, HookPoint.EPILOG) == Plan(())
     assert isinstance(planned(settings_of(tmp_path, profile="slurm", prolog="/no*"), HookPoint.PROLOG), PlanFailure)
     assert timeout_scope(settings_of(tmp_path, profile="slurm")) is TimeoutScope.SCRIPT
+
+
+async def test_what_a_directory_holds_besides_is_noted(tmp_path: Path) -> None:
+    directory = tmp_path / "prolog.d"
+    directory.mkdir()
+    for name, mode in (("10-a", 0o755), ("README", 0o644)):
+        (directory / name).write_text("#!/bin/sh\n")
+        (directory / name).chmod(mode)
+    hooks = HookSettings("sunk", {HookPoint.PROLOG: (str(directory),)}, {HookPoint.PROLOG: 5.0})
+    rig = Rig()
+    rig.spawner.may_end.set()
+    await rig.prolog(hooks)
+    (spec,) = rig.spawner.specs
+    assert spec.scripts == (f"{directory}/10-a",)
+    assert spec.notes == (f"passed over in {directory}: README (not executable)",)

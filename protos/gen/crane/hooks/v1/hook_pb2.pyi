@@ -224,6 +224,7 @@ class HookRun(_message.Message):
     QUEUE_WAIT_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     SCRIPTS_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     point: Global___HookPoint.ValueType
     job_id: _builtins.int
@@ -250,6 +251,10 @@ class HookRun(_message.Message):
 
     @_builtins.property
     def scripts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScriptRun]: ...
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What a person should know besides: files of a directory that were passed over."""
+
     def __init__(
         self,
         *,
@@ -266,10 +271,11 @@ class HookRun(_message.Message):
         queue_wait: _duration_pb2.Duration | None = ...,
         outcome: Global___Outcome | None = ...,
         scripts: _abc.Iterable[Global___ScriptRun] | None = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "outcome", b"outcome", "queue_wait", b"queue_wait", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "duration", b"duration", "job_id", b"job_id", "node", b"node", "outcome", b"outcome", "point", b"point", "queue_wait", b"queue_wait", "run_id", b"run_id", "scripts", b"scripts", "started_at", b"started_at", "step_id", b"step_id", "task_id", b"task_id", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "duration", b"duration", "job_id", b"job_id", "node", b"node", "notes", b"notes", "outcome", b"outcome", "point", b"point", "queue_wait", b"queue_wait", "run_id", b"run_id", "scripts", b"scripts", "started_at", b"started_at", "step_id", b"step_id", "task_id", b"task_id", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
