@@ -31,6 +31,8 @@ class TaskHook:
     timeout_scope: TimeoutScope
     continue_on_failure: bool
     trusted_owner: bool
+    grace_s: float
+    """From TERM to KILL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Bootstrap:
     hooks: Mapping[HookPoint, TaskHook]
     """Only points that have scripts."""
     kill_grace_s: float
+    """Of tasks; hooks have their own."""
     launcher_grace_s: float
     unkillable_after_s: float
     containment: str
@@ -125,6 +128,7 @@ def _read_hook(message: pb.TaskHook) -> TaskHook:
         timeout_scope=TimeoutScope.SCRIPT if message.timeout_per_script else TimeoutScope.LIST,
         continue_on_failure=message.continue_on_failure,
         trusted_owner=message.trusted_owner,
+        grace_s=message.grace_s,
     )
 
 
@@ -132,6 +136,8 @@ def _problems(bootstrap: Bootstrap) -> list[str]:
     task_ids = [task.task_id for task in bootstrap.tasks]
     scripts = [script for hook in bootstrap.hooks.values() for script in hook.scripts]
     components = bootstrap.cgroup_root.split("/")
+    graces = [bootstrap.kill_grace_s, bootstrap.launcher_grace_s, bootstrap.unkillable_after_s]
+    graces += (hook.grace_s for hook in bootstrap.hooks.values())
     checks = (
         (not bootstrap.key.job_id or not bootstrap.key.step_id, "job and step have no id"),
         (not bootstrap.nonce, "there is no nonce"),
@@ -144,7 +150,7 @@ def _problems(bootstrap: Bootstrap) -> list[str]:
         (bootstrap.is_batch and not bootstrap.state_dir.startswith("/"), "a batch step needs a state directory"),
         (not bootstrap.is_batch and not bootstrap.step.argv, "there is no program to run"),
         (not all(components) or ".." in components, f"the cgroup {bootstrap.cgroup_root!r} is not below craned's own"),
-        (min(bootstrap.kill_grace_s, bootstrap.launcher_grace_s, bootstrap.unkillable_after_s) < 0, "a grace is negative"),
+        (min(graces) < 0, "a grace is negative"),
     )
     return [text for is_wrong, text in checks if is_wrong]
 

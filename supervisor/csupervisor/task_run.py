@@ -162,7 +162,7 @@ class TaskRun:
                 credentials=bootstrap.job.credentials,
                 user=bootstrap.job.user,
                 cwd=bootstrap.cwd,
-                grace_s=bootstrap.kill_grace_s,
+                grace_s=hook.grace_s,
                 unkillable_after_s=bootstrap.unkillable_after_s,
                 output_limit_bytes=bootstrap.output_limit_bytes or _DEFAULT_OUTPUT_LIMIT_BYTES,
                 trusted_owner=hook.trusted_owner,

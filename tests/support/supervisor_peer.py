@@ -180,11 +180,13 @@ class SupervisorPeer:
             setattr(message, name, value)
         return message
 
-    def hook(self, point: hook_pb2.HookPoint.ValueType, text: str, *, timeout_s: float = 30.0) -> pb.TaskHook:
+    def hook(
+        self, point: hook_pb2.HookPoint.ValueType, text: str, *, timeout_s: float = 30.0, grace_s: float = 5.0
+    ) -> pb.TaskHook:
         path = self.home / f"{hook_pb2.HookPoint.Name(point).lower()}.sh"
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
-        return pb.TaskHook(point=point, scripts=[str(path)], timeout_s=timeout_s, trusted_owner=True)
+        return pb.TaskHook(point=point, scripts=[str(path)], timeout_s=timeout_s, trusted_owner=True, grace_s=grace_s)
 
     async def fork(self, bootstrap: pb.SupervisorBootstrap) -> int:
         message = pb.ParentMessage(fork=pb.ForkSupervisor(bootstrap=bootstrap))

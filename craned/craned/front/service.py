@@ -62,6 +62,7 @@ class FrontDesk:
                 "crun_epilog": _point(hooks, HookPoint.CRUN_EPILOG),
                 "profile": hooks.profile,
                 "overrides": dict(hooks.overrides),
+                "grace_s": hooks.grace_s,
                 "output_limit_bytes": hooks.output_limit_bytes,
                 "slurm_compatible_env": hooks.slurm_compatible_env,
                 "config_dir": hooks.config_dir,

@@ -183,4 +183,5 @@ def _task_hook(hooks: HookSettings, point: HookPoint, scripts: tuple[str, ...], 
         timeout_per_script=timeout_scope(hooks) is TimeoutScope.SCRIPT,
         continue_on_failure=point in hooks.continue_on_failure,
         trusted_owner=is_trusted,
+        grace_s=hooks.grace_s,
     )

@@ -88,6 +88,7 @@ async def test_calls_are_relayed_with_the_identity_of_the_peer(site: Site) -> No
         assert (await front.call("Nonsense", {}))["error"]["code"] == "UNIMPLEMENTED"
         hooks = (await front.call("LaunchHooks", {}))["ok"]
         assert (hooks["node"], hooks["cluster"]) == (NODE, "test")
+        assert hooks["grace_s"] == 5.0
         assert hooks["crun_prolog"] == {"patterns": [str(site.directory / "scripts/crun_prolog.sh")], "timeout_s": None}
         await front.ask(2, "WatchEvents", {"after_cursor": "3"})
         answers = [(await front.next()).value for _ in range(4)]  # type: ignore[union-attr]  # JSON each

@@ -131,6 +131,15 @@ async def test_a_task_prolog_that_exceeds_its_time_cancels_the_task(craned: Supe
     assert end.tasks[0].cancelled
 
 
+async def test_a_hook_that_ignores_term_has_the_grace_of_hooks_and_not_of_tasks(craned: SupervisorPeer) -> None:
+    bootstrap = craned.bootstrap("true", kill_grace_s=3600.0)
+    deaf = "trap '' TERM; while :; do sleep 0.05; done"
+    bootstrap.hooks.append(craned.hook(TASK_PROLOG, deaf, timeout_s=0.1, grace_s=0.1))
+    end = await craned.run(bootstrap)
+    assert end.tasks[0].cancelled
+    assert craned.said.hook_runs()[0].outcome.kind == hook_pb2.OUTCOME_KIND_TIMEOUT
+
+
 async def test_a_failing_epilog_changes_nothing(craned: SupervisorPeer) -> None:
     bootstrap = craned.bootstrap("true")
     bootstrap.hooks.append(craned.hook(STEP_TASK_EPILOG, "exit 9"))

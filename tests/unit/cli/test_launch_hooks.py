@@ -1,7 +1,7 @@
 from google.protobuf.json_format import ParseDict
 
 from crane.hooks.v1 import hook_pb2
-from cranecli.step.hooks import run_document
+from cranecli.step.hooks import SiteHooks, run_document
 from cranehooks.model.ids import Attempt, JobId, NodeName, StepId
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
@@ -15,3 +15,10 @@ def test_a_record_as_json_is_the_record() -> None:
     key = HookKey(HookPoint.CRUN_EPILOG, JobId(1 << 40), Attempt(2), NodeName("cn01"), StepId("3"))
     run = HookRun(key, "me", 1000.0, 2.0, failed, (script,), 0.5)
     assert hook_run_from_wire(ParseDict(run_document(run), hook_pb2.HookRun())) == run
+
+
+def test_hooks_of_the_site_have_the_grace_that_the_daemon_says() -> None:
+    answer = {"crun_prolog": {"patterns": ["/hooks/p"], "timeout_s": 1.5}, "grace_s": 0}
+    site = SiteHooks.from_answer(answer, "crun_prolog")
+    assert (site.patterns, site.timeout_s, site.grace_s) == (("/hooks/p",), 1.5, 0.0)
+    assert SiteHooks.from_answer({}, "crun_prolog").grace_s == 5.0

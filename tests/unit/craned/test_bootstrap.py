@@ -45,7 +45,7 @@ def points(hooks: Iterable[pb.TaskHook]) -> list[tuple[HookPoint, list[str], boo
 async def test_a_supervisor_is_told_all_it_needs(tmp_path: Path) -> None:
     forks = Forks()
     starter = starter_of(tmp_path, forks)
-    settings = settings_of(tmp_path, task_prolog="/etc/tp.sh", task_epilog="/etc/te.sh")
+    settings = replace(settings_of(tmp_path, task_prolog="/etc/tp.sh", task_epilog="/etc/te.sh"), grace_s=0.5)
     await starter.start(OWN_JOB, settings, replace(STEP_0, task_prolog="/home/own.sh", task_epilog="none"))
     [bootstrap] = forks.asked
     key = StepKey(KEY.job_id, KEY.attempt, STEP_0.step_id)
@@ -61,6 +61,7 @@ async def test_a_supervisor_is_told_all_it_needs(tmp_path: Path) -> None:
         (HookPoint.STEP_TASK_PROLOG, ["/home/own.sh"], False),
     ]
     assert bootstrap.hooks[0].timeout_s == 60.0
+    assert {hook.grace_s for hook in bootstrap.hooks} == {0.5}
     assert (bootstrap.kill_grace_s, bootstrap.launcher_grace_s) == (5.0, 30.0)
     assert (bootstrap.cgroup_root, bootstrap.cgroup_instance) == ("job_42/step_0", "test.cn01.0")
     assert bootstrap.batch_script == ""

@@ -30,7 +30,9 @@ def test_defaults_and_common_environment(message: pb.SupervisorBootstrap) -> Non
 
 
 def test_hooks(message: pb.SupervisorBootstrap) -> None:
-    message.hooks.add(point=hook_pb2.HOOK_POINT_TASK_PROLOG, scripts=["/a", "/b"], timeout_s=60.0, trusted_owner=True)
+    message.hooks.add(
+        point=hook_pb2.HOOK_POINT_TASK_PROLOG, scripts=["/a", "/b"], timeout_s=60.0, trusted_owner=True, grace_s=0.5
+    )
     message.hooks.add(point=hook_pb2.HOOK_POINT_STEP_TASK_EPILOG, scripts=["/c"], timeout_per_script=True)
     message.hooks.add(point=hook_pb2.HOOK_POINT_TASK_EPILOG)
     hooks = bootstrap_from_wire(message).hooks
@@ -38,6 +40,7 @@ def test_hooks(message: pb.SupervisorBootstrap) -> None:
     assert (hooks[HookPoint.TASK_PROLOG].timeout_s, hooks[HookPoint.STEP_TASK_EPILOG].timeout_s) == (60.0, None)
     assert hooks[HookPoint.STEP_TASK_EPILOG].timeout_scope is TimeoutScope.SCRIPT
     assert hooks[HookPoint.TASK_PROLOG].trusted_owner
+    assert (hooks[HookPoint.TASK_PROLOG].grace_s, hooks[HookPoint.STEP_TASK_EPILOG].grace_s) == (0.5, 0.0)
 
 
 def no_tasks(message: pb.SupervisorBootstrap) -> None:
@@ -76,6 +79,10 @@ def outside(message: pb.SupervisorBootstrap) -> None:
     message.cgroup_root = "../../elsewhere"
 
 
+def negative_grace(message: pb.SupervisorBootstrap) -> None:
+    message.hooks.add(point=hook_pb2.HOOK_POINT_TASK_PROLOG, scripts=["/a"], grace_s=-1.0)
+
+
 def unknown_kind(message: pb.SupervisorBootstrap) -> None:
     message.job.kind = job_pb2.JOB_KIND_UNSPECIFIED
 
@@ -92,6 +99,7 @@ def unknown_kind(message: pb.SupervisorBootstrap) -> None:
         (batch_without_directory, "state directory"),
         (no_nonce, "nonce"),
         (outside, "not below craned's own"),
+        (negative_grace, "grace is negative"),
         (unknown_kind, "JobKind"),
     ],
 )

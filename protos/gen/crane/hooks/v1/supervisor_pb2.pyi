@@ -33,6 +33,7 @@ class TaskHook(_message.Message):
     TIMEOUT_PER_SCRIPT_FIELD_NUMBER: _builtins.int
     CONTINUE_ON_FAILURE_FIELD_NUMBER: _builtins.int
     TRUSTED_OWNER_FIELD_NUMBER: _builtins.int
+    GRACE_S_FIELD_NUMBER: _builtins.int
     point: _hook_pb2.HookPoint.ValueType
     timeout_s: _builtins.float
     """0: no limit."""
@@ -40,6 +41,8 @@ class TaskHook(_message.Message):
     continue_on_failure: _builtins.bool
     trusted_owner: _builtins.bool
     """From the configuration, so owned by root or the daemon's user; false for a user's own."""
+    grace_s: _builtins.float
+    """How long TERM may take before KILL; 0: KILL at once."""
     @_builtins.property
     def scripts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Absolute paths, in order, already resolved."""
@@ -53,10 +56,11 @@ class TaskHook(_message.Message):
         timeout_per_script: _builtins.bool = ...,
         continue_on_failure: _builtins.bool = ...,
         trusted_owner: _builtins.bool = ...,
+        grace_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["continue_on_failure", b"continue_on_failure", "point", b"point", "scripts", b"scripts", "timeout_per_script", b"timeout_per_script", "timeout_s", b"timeout_s", "trusted_owner", b"trusted_owner"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continue_on_failure", b"continue_on_failure", "grace_s", b"grace_s", "point", b"point", "scripts", b"scripts", "timeout_per_script", b"timeout_per_script", "timeout_s", b"timeout_s", "trusted_owner", b"trusted_owner"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -168,7 +172,7 @@ class SupervisorBootstrap(_message.Message):
     craned_socket: _builtins.str
     """Unix socket to dial, and to redial after a restart of craned."""
     kill_grace_s: _builtins.float
-    """How long TERM may take before KILL."""
+    """How long TERM to tasks may take before KILL; hooks have their own."""
     launcher_grace_s: _builtins.float
     """How long the step lives on without its launcher."""
     containment: _builtins.str
