@@ -117,6 +117,12 @@ test: $(STAMP) ## Unit, component and system tests
 check-long: $(STAMP) ## All tests, those that take long too
 	@$(BIN)/pytest -n auto --timeout 1200 $(PYTEST_ARGS) $(TEST_DIRS)
 
+CONFORMANCE_ARGS ?=
+
+.PHONY: conformance
+conformance: $(STAMP) ## Compare the profile slurm with a real Slurm, where one is installed
+	@$(BIN)/python -m tests.conformance $(CONFORMANCE_ARGS)
+
 .PHONY: demo
 demo: $(STAMP) ## A controller, two nodes and a failing Prolog, as a timeline
 	@$(BIN)/hookctl demo

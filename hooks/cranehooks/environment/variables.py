@@ -149,6 +149,11 @@ def _array_task(facts: Facts) -> str | None:
     return None if facts.job.spec.array_task_id is None else str(facts.job.spec.array_task_id)
 
 
+def _restarts(facts: Facts) -> str:
+    # Not the count that MaxRequeueCount bounds: a release begins that one anew.
+    return str(facts.job.attempt - 1)
+
+
 def _context(facts: Facts) -> str | None:
     return None if facts.point is None else SCRIPT_CONTEXTS[facts.point][0]
 
@@ -202,8 +207,9 @@ VARIABLES: tuple[Variable, ...] = (
         ("SLURM_JOB_RESTART_COUNT", "SLURM_RESTART_COUNT"),
         _NO_LAUNCH,
         "how often the job was requeued",
-        # Not the count that MaxRequeueCount bounds: a release begins that one anew.
-        lambda f: str(f.job.attempt - 1),
+        _restarts,
+        # Tasks learn from its presence that they run again.
+        twin_value=lambda f: None if f.step is not None and f.job.attempt == 1 else _restarts(f),
     ),
     Variable(
         "CRANE_JOB_NAME",
@@ -271,7 +277,13 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("CRANE_CLUSTER_NAME", ("SLURM_CLUSTER_NAME",), _ALL, "name of the cluster", lambda f: f.job.cluster or None),
     Variable("CRANE_NODENAME", ("SLURMD_NODENAME",), _ON_NODE, "name of this node", _own_node),
     Variable("CRANE_NODEID", ("SLURM_NODEID",), _ON_NODE, "place of this node among the job's nodes, from 0", _node_index),
-    Variable("CRANE_NTASKS", ("SLURM_NTASKS", "SLURM_NPROCS"), _NO_LAUNCH, "tasks asked for", lambda f: str(f.job.spec.ntasks)),
+    Variable(
+        "CRANE_NTASKS",
+        ("SLURM_NTASKS", "SLURM_NPROCS", "SLURM_JOB_NTASKS"),
+        _NO_LAUNCH,
+        "tasks asked for",
+        lambda f: str(f.job.spec.ntasks),
+    ),
     Variable(
         "CRANE_NTASKS_PER_NODE",
         ("SLURM_NTASKS_PER_NODE",),
@@ -390,6 +402,7 @@ VARIABLES: tuple[Variable, ...] = (
 
 TWIN_SCOPES: Mapping[str, frozenset[Scope]] = {
     "SLURM_JOB_NAME": frozenset({Scope.CONTROLLER, Scope.TASK}),
+    "SLURM_JOB_NTASKS": frozenset({Scope.NODE}),
     "SLURM_JOB_RESTART_COUNT": _HOOKS,
     "SLURM_JOB_WORK_DIR": _HOOKS,
     "SLURM_NNODES": frozenset({Scope.LAUNCH, Scope.TASK}),

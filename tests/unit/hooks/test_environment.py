@@ -170,7 +170,7 @@ def slurm_variables(environment: Mapping[str, str]) -> dict[str, str]:
 def test_slurm_twins_of_a_node_hook() -> None:
     environment = slurm_variables(node_hook_environment(HookPoint.EPILOG, JOB, exit_status=ExitStatus(0, 9), slurm=True))
     assert set(environment) == SLURM_OF_EVERY_HOOK | {
-        "SLURM_UID", "SLURMD_NODENAME", "SLURM_NODEID", "SLURM_JOB_EXIT_CODE", "SLURM_JOB_EXIT_CODE2",
+        "SLURM_UID", "SLURMD_NODENAME", "SLURM_NODEID", "SLURM_JOB_NTASKS", "SLURM_JOB_EXIT_CODE", "SLURM_JOB_EXIT_CODE2",
     }  # fmt: skip
     expected = {
         "SLURM_JOBID": "42",
@@ -229,6 +229,13 @@ def test_twins_are_restricted_where_their_variables_are() -> None:
 def test_restarts_count_on_after_a_release() -> None:
     released = replace(JOB, attempt=Attempt(3), restart_count=0)
     assert node_hook_environment(HookPoint.PROLOG, released)["CRANE_JOB_RESTART_COUNT"] == "2"
+
+
+def test_tasks_learn_from_a_slurm_name_that_they_run_again() -> None:
+    assert task_environment(JOB, STEP, TaskId(0), slurm=True)["SLURM_RESTART_COUNT"] == "1"
+    first = replace(JOB, attempt=Attempt(1), restart_count=0)
+    assert "SLURM_RESTART_COUNT" not in task_environment(first, STEP, TaskId(0), slurm=True)
+    assert node_hook_environment(HookPoint.PROLOG, first, slurm=True)["SLURM_JOB_RESTART_COUNT"] == "0"
 
 
 def test_what_is_not_known_is_not_set() -> None:
