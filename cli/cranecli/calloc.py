@@ -10,7 +10,7 @@ from cranecli import exits
 from cranecli.front.attention import ENDING, Attention
 from cranecli.front.client import FrontClient, FrontError
 from cranecli.front.conversation import Conversation, InterruptedFrontError, NotStartedError
-from cranecli.front.descriptors import hold_standard_descriptors
+from cranecli.front.descriptors import hold_standard_descriptors, print_text
 from cranecli.front.job_watch import FINAL_STATES, JobWatch, ending_of, job_of
 from cranecli.front.status_line import StatusLine
 from cranecli.submission.options import JobOptions, UsageError, apply, fail_usage, help_text, parse
@@ -39,13 +39,11 @@ def main() -> int:
     hold_standard_descriptors()
     options, argv = _read_command_line(sys.argv[1:])
     if options.is_help_wanted:
-        sys.stdout.write(help_text(PROGRAM, _USAGE, _PURPOSE, _EPILOGUE))
-        return exits.OK
+        return print_text(PROGRAM, help_text(PROGRAM, _USAGE, _PURPOSE, _EPILOGUE))
     if options.is_version_wanted:
         from cranecli.version import version_text
 
-        sys.stdout.write(version_text(PROGRAM))
-        return exits.OK
+        return print_text(PROGRAM, version_text(PROGRAM))
     status = StatusLine(PROGRAM)
     try:
         with Attention(*ENDING, signal.SIGCONT, signal.SIGCHLD) as attention, FrontClient.connect() as client:

@@ -9,7 +9,7 @@ from cranecli import exits
 from cranecli.front.attention import ENDING, Attention
 from cranecli.front.client import FrontClient, FrontError
 from cranecli.front.conversation import Conversation, InterruptedFrontError
-from cranecli.front.descriptors import hold_standard_descriptors
+from cranecli.front.descriptors import give_up_stdout, hold_standard_descriptors, print_text
 from cranecli.front.job_watch import COMPLETED, FINAL_STATES, JobWatch, ending_of, exit_code_of, job_of
 from cranecli.front.status_line import StatusLine
 from cranecli.submission.batch_script import BatchScript, BatchScriptError, from_command, from_words, option_lines
@@ -39,19 +39,19 @@ def main() -> int:
     hold_standard_descriptors()
     options, script = _read_command_line(sys.argv[1:])
     if options.is_help_wanted:
-        sys.stdout.write(help_text(PROGRAM, _USAGE, _PURPOSE, _EPILOGUE))
-        return exits.OK
+        return print_text(PROGRAM, help_text(PROGRAM, _USAGE, _PURPOSE, _EPILOGUE))
     if options.is_version_wanted:
         from cranecli.version import version_text
 
-        sys.stdout.write(version_text(PROGRAM))
-        return exits.OK
+        return print_text(PROGRAM, version_text(PROGRAM))
     assert script is not None
     status = StatusLine(PROGRAM)
     try:
         with Attention(*ENDING, signal.SIGCONT) as attention, FrontClient.connect() as client:
             talk = Conversation(client, attention, status)
             job_ids = _submit(talk, options, script)
+            if not _tell(talk, options, job_ids):
+                return exits.FAILED
             return _wait(talk, job_ids) if options.wait else exits.OK
     except FrontError as error:
         status.say(f"error: {error}")
@@ -92,15 +92,24 @@ def _submit(talk: Conversation, options: JobOptions, script: BatchScript) -> lis
     body["spec"].update(script=script.text, script_name=script.name, script_arguments=script.arguments)
     # Repeated without harm by its request id; a controller that restarts is back before people are.
     answer = talk.ask("SubmitJob", body)
-    job_ids = [int(job_id) for job_id in answer["job_ids"]]
+    return [int(job_id) for job_id in answer["job_ids"]]
+
+
+def _tell(talk: Conversation, options: JobOptions, job_ids: Sequence[int]) -> bool:
+    """Prints what was submitted; whether that was possible."""
     if options.parsable:
         text = ",".join(map(str, job_ids))
     elif len(job_ids) == 1:
         text = f"Submitted batch job {job_ids[0]}"
     else:
         text = f"Submitted batch jobs {_ranges(job_ids)}"
-    print(text, flush=True)
-    return job_ids
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        give_up_stdout()
+        talk.status.say(f"error: submitted job {_ranges(job_ids)}, but cannot write that to stdout: {error.strerror}")
+        return False
+    return True
 
 
 def _wait(talk: Conversation, job_ids: Sequence[int]) -> int:
@@ -148,6 +157,6 @@ def _state_text(job_id: int, job: Body, update: Body) -> str:
 
 def _ranges(numbers: Sequence[int]) -> str:
     """`42-51`: an array's ids follow one another."""
-    if list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
+    if len(numbers) > 1 and list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
         return f"{numbers[0]}-{numbers[-1]}"
     return ",".join(map(str, numbers))

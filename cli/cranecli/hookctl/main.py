@@ -1,10 +1,10 @@
 """The command line of hookctl: declares the commands and turns every failure into one line and an exit status."""
 
-import os
 import sys
 
 import typer
 
+from cranecli.front.descriptors import give_up_stdout, hold_standard_descriptors
 from cranecli.hookctl import breaker, checks, demo_command, events, explain, import_command, jobs, local, nodes, plan, profile
 from cranecli.hookctl.failure import CommandError, ExitCode
 
@@ -49,6 +49,7 @@ def version() -> None:
 
 def main() -> None:
     """Entry point."""
+    hold_standard_descriptors()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -67,19 +68,35 @@ def run(arguments: list[str]) -> int:
     except typer.TyperException as error:
         _complain(_usage_message(error))
         return ExitCode.USAGE
+    except SystemExit as error:
+        # This is what typer makes of a broken pipe. All others are meant.
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        give_up_stdout()
+        return ExitCode.OK
     except BrokenPipeError:
         # The reader has seen enough (`hookctl events | head`): nothing more may be written, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up_stdout()
         return ExitCode.OK
+    except OSError as error:
+        give_up_stdout()
+        _complain(_system_message(error))
+        return ExitCode.REFUSED
     return status if isinstance(status, int) else ExitCode.OK
 
 
 def _usage_message(error: typer.TyperException) -> str:
     formatted = getattr(error, "format_message", None)
-    message = str(formatted() if formatted is not None else error)
+    message = str(formatted() if formatted is not None else error).replace(": Value error, ", ": ")
     if message.startswith("Usage:"):
         return f"a command is missing\n{message}"
     return f"{message.rstrip('.')} (hookctl --help shows how)" if message else "wrong usage"
+
+
+def _system_message(error: OSError) -> str:
+    """What the system refused, and about which file; without one it was the output."""
+    cause = (error.strerror or str(error)).lower()
+    return f"cannot write the output: {cause}" if error.filename is None else f"{error.filename}: {cause}"
 
 
 def _complain(message: str) -> None:

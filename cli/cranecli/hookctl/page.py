@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from cranecli.front.descriptors import has_every_letter
+
 
 class Format(Enum):
     """Who reads the output."""
@@ -27,12 +29,12 @@ def show(lines: Iterable[str]) -> None:
 
 def show_document(document: dict[str, Any]) -> None:  # the values of a JSON object are of any JSON type
     """Prints one JSON document, indented."""
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    print(json.dumps(document, indent=2, ensure_ascii=not has_every_letter(sys.stdout)))
 
 
 def show_record(document: dict[str, Any]) -> None:  # as above
     """Prints one JSON document in one line, at once: for streams of them."""
-    print(json.dumps(document, ensure_ascii=False), flush=True)
+    print(json.dumps(document, ensure_ascii=not has_every_letter(sys.stdout)), flush=True)
 
 
 def note(text: str) -> None:

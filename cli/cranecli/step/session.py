@@ -214,6 +214,7 @@ class StepSession:
             self._say(f"error: cannot write the step's output: {error.strerror}")
             self._floor = max(self._floor, exits.FAILED)
             self._cancel("its output cannot be written", 0)
+            return
         if sink.is_gone and not was_gone and sink.fileno() == 1 and not is_last:
             # As in a pipeline of local programs: who writes for nobody ends.
             self._cancel("nobody reads its output", signal.SIGPIPE)
