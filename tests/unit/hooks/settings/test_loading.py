@@ -5,10 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from cranehooks.model.ids import NodeName
 from cranehooks.model.points import HookPoint, Runner, points_of
 from cranehooks.model.run import HookSettings
+from cranehooks.profiles import PrologFlag, ScriptOrder, StepAction, effective, overridden
 from cranehooks.settings import ClusterSettings, Containment, NodeSettings, PartitionSettings, SchedulerKind, json_schema, load
 from cranehooks.settings.document import OLDER_HOOK_KEYS
 from cranekit.yaml_lines import SettingsError
@@ -319,6 +321,41 @@ def test_every_spelling_of_the_controllers_hooks(write: Write, section: str, bef
         HookPoint.CRANECTLD_PROLOG: ("/p.sh",),
         HookPoint.CRANECTLD_EPILOG: ("/e.sh",),
     }
+
+
+def test_overrides_of_the_profile(write: Write) -> None:
+    text = f"""{MINIMAL}Profile: crane-requeue
+EnableSlurmCompatibleEnv: true
+JobLifecycleHook:
+  PrologTimeout: 7
+  PrologEpilogTimeout: 9
+  TimeoutPrecedence: OWN
+  TimeoutsCoverTaskHooks: false
+  DefaultTimeout: 11
+  HoldOnPrologFail: true
+  ScriptOrder: ascending
+  AllowedPrologFlags: [serial, DeferBatch]
+  OnCrunPrologFailure: fail
+"""
+    settings = load(write(text))
+    hooks = settings.hook_settings()
+    profile = effective(hooks)
+    assert profile.order is ScriptOrder.ASCENDING
+    assert profile.crun_prolog_failure is StepAction.FAIL
+    assert profile.flags == frozenset({PrologFlag.SERIAL, PrologFlag.DEFER_BATCH})
+    assert (hooks.slurm_compatible_env, hooks.hold_on_prolog_fail) == (True, True)
+    assert {point: hooks.timeouts_s[point] for point in (HookPoint.PROLOG, HookPoint.EPILOG, HookPoint.TASK_PROLOG)} == {
+        HookPoint.PROLOG: 7,
+        HookPoint.EPILOG: 9,
+        HookPoint.TASK_PROLOG: 11,
+    }
+    # The top of the file gives one cell to the settings as they are, not as an override of the hooks.
+    assert settings.profile == overridden(profile, {"EnableSlurmCompatibleEnv": "true"})
+    assert TypeAdapter(HookSettings).validate_json(TypeAdapter(HookSettings).dump_json(hooks)) == hooks
+
+
+def test_slurm_names_can_be_turned_off(write: Write) -> None:
+    assert not load(write(MINIMAL + "Profile: slurm\nEnableSlurmCompatibleEnv: false\n")).hook_settings().slurm_compatible_env
 
 
 def test_equal_settings_have_equal_digests(write: Write) -> None:
