@@ -12,6 +12,7 @@ from cranehooks.model.ids import BATCH_STEP, Attempt, JobId, NodeName, StepId, S
 from cranehooks.model.job import JobSpec, StepSpec
 from cranehooks.model.points import HookPoint, Runner, points_of
 from cranehooks.model.run import TimeoutScope
+from cranehooks.profiles import TaskAction
 
 _TASK_POINTS: Final = frozenset(points_of(Runner.CSUPERVISOR))
 _DEFAULT_INSTANCE: Final = "default"
@@ -58,6 +59,8 @@ class Bootstrap:
     tasks: tuple[TaskStart, ...]
     hooks: Mapping[HookPoint, TaskHook]
     """Only points that have scripts."""
+    task_prolog_failure: TaskAction
+    """What a before-hook that fails does to its task."""
     kill_grace_s: float
     """Of tasks; hooks have their own."""
     launcher_grace_s: float
@@ -108,6 +111,7 @@ def _read(message: pb.SupervisorBootstrap) -> Bootstrap:
             TaskStart(TaskId(task.task_id), task.local_id, {**message.environment, **task.environment}) for task in message.tasks
         ),
         hooks={wire.hook_point_from_wire(hook.point): _read_hook(hook) for hook in message.hooks if hook.scripts},
+        task_prolog_failure=_read_action(message.task_prolog_failure),
         kill_grace_s=message.kill_grace_s,
         launcher_grace_s=message.launcher_grace_s,
         unkillable_after_s=message.unkillable_after_s,
@@ -119,6 +123,10 @@ def _read(message: pb.SupervisorBootstrap) -> Bootstrap:
         state_dir=message.state_dir,
         nodes=tuple(NodeName(node) for node in message.nodes),
     )
+
+
+def _read_action(value: int) -> TaskAction:
+    return wire.task_action_from_wire(value) if value else TaskAction.CANCEL
 
 
 def _read_hook(message: pb.TaskHook) -> TaskHook:
@@ -150,6 +158,7 @@ def _problems(bootstrap: Bootstrap) -> list[str]:
         (bootstrap.is_batch and not bootstrap.state_dir.startswith("/"), "a batch step needs a state directory"),
         (not bootstrap.is_batch and not bootstrap.step.argv, "there is no program to run"),
         (not all(components) or ".." in components, f"the cgroup {bootstrap.cgroup_root!r} is not below craned's own"),
+        (bootstrap.task_prolog_failure is TaskAction.CONTINUE, "a task does not start after a before-hook that failed"),
         (min(graces) < 0, "a grace is negative"),
     )
     return [text for is_wrong, text in checks if is_wrong]

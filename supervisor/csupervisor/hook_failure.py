@@ -1,6 +1,5 @@
 """Why a task's before-hook failed, for the person who waits for the task."""
 
-from cranehooks.model.outcome import OutcomeKind
 from cranehooks.model.run import HookRun
 from cranehooks.policy import printable
 
@@ -16,9 +15,3 @@ def failure_of(run: HookRun) -> str:
     words = [run.key.point.value, *(() if script is None else (printable(script.name),)), str(outcome)]
     told = printable(script.last_line if script is not None else "") or printable(outcome.detail)
     return f"{' '.join(words)}: {told[:_LINE_LIMIT]}" if told else " ".join(words)
-
-
-def exit_code_of(run: HookRun) -> int:
-    """What a task exits with that this run cancels: the script's own status where it has one."""
-    outcome = run.outcome if run.failed_script is None else run.failed_script.outcome
-    return outcome.code if outcome.kind is OutcomeKind.EXIT else 1

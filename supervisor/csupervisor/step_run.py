@@ -212,12 +212,11 @@ class StepRun:
     def _task_running(self, start: TaskStart) -> None:
         self.feed(machine.TaskRunning(start.task_id))
 
-    def _task_over(self, end: TaskEnd) -> None:
-        if end.cancelled:
-            text = f"task {end.task_id} cancelled: {end.reason}"
-            self._streams.tell(text)
+    def _task_over(self, end: TaskEnd, notice: str) -> None:
+        if notice:
+            self._streams.tell(notice)
             if not self._streams.goes_to_files:
-                self._craned.send_notice(text)
+                self._craned.send_notice(notice)
         self.feed(machine.TaskOver(end))
 
     async def _clean_up(self) -> None:

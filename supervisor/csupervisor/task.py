@@ -63,8 +63,10 @@ class HookEnded:
 
     point: HookPoint
     failure: str = ""
-    code: int = 1
-    """Exit code for a task that is cancelled by it."""
+    exit: ExitStatus = CANCELLED_EXIT
+    """Of the task that it keeps from starting."""
+    cancels: bool = True
+    """Whether that task is cancelled; else it fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +216,8 @@ class Task:
     reason: str = ""
     stop_reason: str | None = None
     """Set once the task is no longer wanted."""
+    fails_by_hook: bool = False
+    """A before-hook kept it from starting, which counts as a failure of its own."""
     unkillable: bool = False
     """Its process survived KILL: its exit may come at any time, or never."""
 
@@ -225,6 +229,13 @@ class Task:
     def end(self) -> TaskEnd:
         assert self.exit is not None
         return TaskEnd(self.task_id, self.exit, self.cancelled, self.reason)
+
+    @property
+    def notice(self) -> str:
+        """For its owner: why it never ran; empty where it did, or where its standard error tells."""
+        if self.cancelled:
+            return f"task {self.task_id} cancelled: {self.reason}"
+        return f"task {self.task_id} failed: {self.reason}" if self.fails_by_hook else ""
 
     def check_invariants(self) -> None:
         assert (self.exit is not None) == (self.phase in _AFTER), self
@@ -257,10 +268,8 @@ def advance(task: Task, event: Event) -> Step:
     match task.phase, event:
         case Phase.WAITING, Begin():
             return _task_prolog(task)
-        case ((Phase.TASK_PROLOG | Phase.STEP_TASK_PROLOG), HookEnded(point, failure, code)) if (
-            point is _BEFORE_HOOKS[task.phase]
-        ):
-            return _before_hook_ended(task, failure, code)
+        case ((Phase.TASK_PROLOG | Phase.STEP_TASK_PROLOG), HookEnded(point)) if point is _BEFORE_HOOKS[task.phase]:
+            return _before_hook_ended(task, event)
         case Phase.STARTING, Spawned():
             return _spawned(task)
         case Phase.STARTING, SpawnFailed(status, reason):
@@ -293,11 +302,12 @@ def _start(task: Task) -> Step:
     return replace(task, phase=Phase.STARTING), (SpawnTask(),)
 
 
-def _before_hook_ended(task: Task, failure: str, code: int) -> Step:
+def _before_hook_ended(task: Task, ended: HookEnded) -> Step:
     if task.stop_reason is not None:
         return _epilogs(replace(task, exit=STOPPED_EXIT, cancelled=True, reason=task.stop_reason))
-    if failure:
-        return _epilogs(replace(task, exit=ExitStatus(code=code) if code else CANCELLED_EXIT, cancelled=True, reason=failure))
+    if ended.failure:
+        fate = replace(task, exit=ended.exit, reason=ended.failure, cancelled=ended.cancels, fails_by_hook=not ended.cancels)
+        return _epilogs(fate)
     return _step_task_prolog(task) if task.phase is Phase.TASK_PROLOG else _start(task)
 
 

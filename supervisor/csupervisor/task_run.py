@@ -16,10 +16,12 @@ from cranehooks.model.ids import RunId
 from cranehooks.model.job import ExitStatus, TaskEnd
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookKey, HookRun, RunSpec
+from cranehooks.policy import task_exit
+from cranehooks.profiles import TaskAction
 from csupervisor import task as machine
 from csupervisor.bootstrap import Bootstrap, TaskStart
 from csupervisor.cleanup import emptied, end_all
-from csupervisor.hook_failure import exit_code_of, failure_of
+from csupervisor.hook_failure import failure_of
 from csupervisor.identity import acting_as
 from csupervisor.program import UnrunnableError, find_program, unrunnable
 from csupervisor.stdio import TaskStreams
@@ -42,7 +44,8 @@ class TaskReports:
     """Who is told of what a task does."""
 
     running: Callable[[TaskStart], None]
-    over: Callable[[TaskEnd], None]
+    over: Callable[[TaskEnd, str], None]
+    """With a notice for its owner, or none."""
     hook_ended: Callable[[HookRun], None]
 
 
@@ -133,7 +136,7 @@ class TaskRun:
                 self._around.reports.running(self._start)
             case machine.ReportEnd(end):
                 self._give_up()
-                self._around.reports.over(end)
+                self._around.reports.over(end, self._state.notice)
         return None
 
     def _timer_ended(self, timer: machine.Timer) -> None:
@@ -174,7 +177,8 @@ class TaskRun:
             self._apply_directives(run)
         run = _readable(run)
         self._around.reports.hook_ended(run)
-        self.feed(machine.HookEnded(point, failure_of(run), exit_code_of(run)))
+        action = bootstrap.task_prolog_failure
+        self.feed(machine.HookEnded(point, failure_of(run), task_exit(action, run.outcome), action is TaskAction.CANCEL))
 
     def _apply_directives(self, run: HookRun) -> None:
         """What the scripts said counts however they ended: an after-hook may need to know what a failing one exported."""

@@ -19,6 +19,7 @@ from cranehooks.model.job import JobOnNode, JobSpec, StepSpec
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookSettings, TimeoutScope
 from cranehooks.plan import PlanFailure
+from cranehooks.profiles import effective
 
 NO_HOOK: Final = "none"
 """In place of a user's script: the step has no such hook."""
@@ -123,6 +124,7 @@ class BootstrapStarter:
             nodes=list(job.nodes),
             unkillable_after_s=UNKILLABLE_AFTER_S,
             environment=common,
+            task_prolog_failure=wire.task_action_to_wire(effective(hooks).task_prolog_failure),
         )
 
 

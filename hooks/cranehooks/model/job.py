@@ -159,6 +159,6 @@ class TaskEnd:
     task_id: TaskId
     exit: ExitStatus = field(default_factory=ExitStatus)
     cancelled: bool = False
-    """It never ran, because a before-hook failed or its step was ended first."""
+    """It never ran: its step was ended first, or a before-hook failed and the profile cancels it for that."""
     reason: str = ""
     """For a person; empty for an ordinary end."""

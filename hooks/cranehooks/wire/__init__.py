@@ -33,6 +33,8 @@ from cranehooks.wire.step import (
     stdio_mode_to_wire,
     step_spec_from_wire,
     step_spec_to_wire,
+    task_action_from_wire,
+    task_action_to_wire,
     task_end_from_wire,
     task_end_to_wire,
 )
@@ -64,6 +66,8 @@ __all__ = [
     "stdio_mode_to_wire",
     "step_spec_from_wire",
     "step_spec_to_wire",
+    "task_action_from_wire",
+    "task_action_to_wire",
     "task_end_from_wire",
     "task_end_to_wire",
     "timestamp",

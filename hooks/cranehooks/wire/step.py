@@ -3,13 +3,16 @@
 from typing import Final
 
 from crane.hooks.v1 import job_pb2 as pb
+from crane.hooks.v1 import supervisor_pb2
 from cranehooks.model.ids import NodeName, StepId, TaskId
 from cranehooks.model.job import StdioMode, StepSpec, TaskEnd
+from cranehooks.profiles import TaskAction
 from cranehooks.wire.enumeration import EnumCodec
 from cranehooks.wire.job import exit_status_from_wire, exit_status_to_wire
 from cranehooks.wire.nodelist import nodelist_from_wire, nodelist_to_wire
 
 _STDIO: Final = EnumCodec(StdioMode, pb.StdioMode, "STDIO_MODE")
+_TASK_ACTION: Final = EnumCodec(TaskAction, supervisor_pb2.TaskAction, "TASK_ACTION")
 
 
 def stdio_mode_to_wire(mode: StdioMode) -> pb.StdioMode.ValueType:
@@ -67,3 +70,11 @@ def task_end_to_wire(end: TaskEnd) -> pb.TaskEnd:
 
 def task_end_from_wire(message: pb.TaskEnd) -> TaskEnd:
     return TaskEnd(TaskId(message.task_id), exit_status_from_wire(message.exit), message.cancelled, message.reason)
+
+
+def task_action_to_wire(action: TaskAction) -> supervisor_pb2.TaskAction.ValueType:
+    return _TASK_ACTION.to_wire(action)
+
+
+def task_action_from_wire(value: int) -> TaskAction:
+    return _TASK_ACTION.from_wire(value)

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from crane.hooks.v1 import hook_pb2
+import pytest
+
+from crane.hooks.v1 import hook_pb2, supervisor_pb2
 from tests.support.eventually import eventually_async
 from tests.support.supervisor_peer import SupervisorPeer
 
@@ -97,10 +99,22 @@ async def test_a_failing_task_prolog_cancels_its_task_and_pairs_with_task_epilog
     assert not ran.exists()
     reason = "TaskProlog hook_point_task_prolog.sh exit 3: no licence left"
     task = end.tasks[0]
-    assert (task.cancelled, task.exit.code, task.reason) == (True, 3, reason)
+    assert (task.cancelled, task.exit.code, task.reason) == (True, 1, reason)
     assert craned.said.points() == [TASK_PROLOG, TASK_EPILOG]
     assert craned.said.notices() == [f"task 0 cancelled: {reason}"]
     assert "tasks_started" not in craned.said.kinds()
+
+
+@pytest.mark.parametrize(("action", "code"), [(supervisor_pb2.TASK_ACTION_FAIL, 1), (supervisor_pb2.TASK_ACTION_EXIT_AS_HOOK, 3)])
+async def test_a_failing_task_prolog_fails_its_task_where_the_profile_says_so(
+    craned: SupervisorPeer, action: supervisor_pb2.TaskAction.ValueType, code: int
+) -> None:
+    bootstrap = craned.bootstrap("true", task_prolog_failure=action)
+    bootstrap.hooks.append(craned.hook(TASK_PROLOG, "exit 3"))
+    end = await craned.run(bootstrap)
+    reason = "TaskProlog hook_point_task_prolog.sh exit 3"
+    assert (end.tasks[0].cancelled, end.tasks[0].exit.code, end.tasks[0].reason) == (False, code, reason)
+    assert craned.said.notices() == [f"task 0 failed: {reason}"]
 
 
 async def test_a_failing_task_prolog_leaves_the_other_task_alone(craned: SupervisorPeer) -> None:

@@ -69,6 +69,24 @@ async def test_a_supervisor_is_told_all_it_needs(tmp_path: Path) -> None:
     assert starter.gone(bootstrap.nonce) is None
 
 
+@pytest.mark.parametrize(
+    ("profile", "overrides", "action"),
+    [
+        ("crane-requeue", {}, pb.TASK_ACTION_CANCEL),
+        ("crane-fail", {}, pb.TASK_ACTION_FAIL),
+        ("slurm", {}, pb.TASK_ACTION_EXIT_AS_HOOK),
+        ("sunk", {"OnTaskPrologFailure": "fail"}, pb.TASK_ACTION_FAIL),
+    ],
+)
+async def test_a_supervisor_is_told_what_a_failing_before_hook_does(
+    tmp_path: Path, profile: str, overrides: dict[str, str], action: pb.TaskAction.ValueType
+) -> None:
+    forks = Forks()
+    settings = replace(settings_of(tmp_path, profile=profile), overrides=overrides)
+    await starter_of(tmp_path, forks).start(OWN_JOB, settings, STEP_0)
+    assert forks.asked[0].task_prolog_failure == action
+
+
 async def test_only_the_batch_step_gets_the_script(tmp_path: Path) -> None:
     forks = Forks()
     await starter_of(tmp_path, forks).start(OWN_JOB, settings_of(tmp_path), BATCH)

@@ -8,6 +8,7 @@ from crane.hooks.v1 import hook_pb2, job_pb2
 from crane.hooks.v1 import supervisor_pb2 as pb
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import TimeoutScope
+from cranehooks.profiles import TaskAction
 from csupervisor.bootstrap import (
     BootstrapError,
     bootstrap_from_wire,
@@ -27,6 +28,12 @@ def test_defaults_and_common_environment(message: pb.SupervisorBootstrap) -> Non
         "job_42/step_0",
     )
     assert not bootstrap.is_batch
+    assert bootstrap.task_prolog_failure is TaskAction.CANCEL
+
+
+def test_what_a_failing_before_hook_does(message: pb.SupervisorBootstrap) -> None:
+    message.task_prolog_failure = pb.TASK_ACTION_EXIT_AS_HOOK
+    assert bootstrap_from_wire(message).task_prolog_failure is TaskAction.EXIT_AS_HOOK
 
 
 def test_hooks(message: pb.SupervisorBootstrap) -> None:
@@ -83,6 +90,10 @@ def negative_grace(message: pb.SupervisorBootstrap) -> None:
     message.hooks.add(point=hook_pb2.HOOK_POINT_TASK_PROLOG, scripts=["/a"], grace_s=-1.0)
 
 
+def careless(message: pb.SupervisorBootstrap) -> None:
+    message.task_prolog_failure = pb.TASK_ACTION_CONTINUE
+
+
 def unknown_kind(message: pb.SupervisorBootstrap) -> None:
     message.job.kind = job_pb2.JOB_KIND_UNSPECIFIED
 
@@ -100,6 +111,7 @@ def unknown_kind(message: pb.SupervisorBootstrap) -> None:
         (no_nonce, "nonce"),
         (outside, "not below craned's own"),
         (negative_grace, "grace is negative"),
+        (careless, "does not start after a before-hook"),
         (unknown_kind, "JobKind"),
     ],
 )

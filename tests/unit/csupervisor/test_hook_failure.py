@@ -6,7 +6,7 @@ from cranehooks.model.ids import Attempt, JobId
 from cranehooks.model.outcome import OK, Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookKey, HookRun, ScriptRun
-from csupervisor.hook_failure import exit_code_of, failure_of
+from csupervisor.hook_failure import failure_of
 
 
 def run(outcome: Outcome, output: str = "") -> HookRun:
@@ -16,23 +16,21 @@ def run(outcome: Outcome, output: str = "") -> HookRun:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "output", "text", "code"),
+    ("outcome", "output", "text"),
     [
-        (Outcome(OutcomeKind.EXIT, 3), "hello\n\x1b[31mno GPU\x1b[0m\n\n", "TaskProlog setup.sh exit 3: no GPU", 3),
-        (Outcome(OutcomeKind.SIGNAL, 9), "", "TaskProlog setup.sh signal 9 (KILL)", 1),
-        (Outcome(OutcomeKind.TIMEOUT, 60), "", "TaskProlog setup.sh timeout after 60 s", 1),
+        (Outcome(OutcomeKind.EXIT, 3), "hello\n\x1b[31mno GPU\x1b[0m\n\n", "TaskProlog setup.sh exit 3: no GPU"),
+        (Outcome(OutcomeKind.SIGNAL, 9), "", "TaskProlog setup.sh signal 9 (KILL)"),
+        (Outcome(OutcomeKind.TIMEOUT, 60), "", "TaskProlog setup.sh timeout after 60 s"),
         (
             Outcome(OutcomeKind.SPAWN, 0, "is writable by others"),
             "",
             "TaskProlog setup.sh spawn failed: refused: is writable by others",
-            1,
         ),
-        (OK, "fine", "", 1),
+        (OK, "fine", ""),
     ],
 )
-def test_words_and_exit_code(outcome: Outcome, output: str, text: str, code: int) -> None:
+def test_words(outcome: Outcome, output: str, text: str) -> None:
     assert failure_of(run(outcome, output)) == text
-    assert exit_code_of(run(outcome, output)) == code
 
 
 def test_a_run_without_scripts_is_told_too() -> None:

@@ -40,8 +40,8 @@ def hooks_of(effects: list[machine.Effect]) -> list[HookPoint]:
     return [effect.point for effect in effects if isinstance(effect, machine.RunHook)]
 
 
-def ended(point: HookPoint, failure: str = "") -> machine.HookEnded:
-    return machine.HookEnded(point, failure, code=3)
+def ended(point: HookPoint, failure: str = "", *, cancels: bool = True) -> machine.HookEnded:
+    return machine.HookEnded(point, failure, ExitStatus(3), cancels)
 
 
 def test_a_task_without_hooks() -> None:
@@ -76,6 +76,18 @@ def test_after_hooks_pair_with_the_before_hooks_that_were_started() -> None:
     _, effects = play(task(*ALL_HOOKS), machine.Begin(), ended(TASK_PROLOG, "TaskProlog a.sh exit 3"), ended(TASK_EPILOG))
     assert hooks_of(effects) == [TASK_PROLOG, TASK_EPILOG]
     assert end_of(effects) == TaskEnd(TaskId(0), ExitStatus(3), cancelled=True, reason="TaskProlog a.sh exit 3")
+
+
+@pytest.mark.parametrize(("cancels", "word"), [(True, "cancelled"), (False, "failed")])
+def test_a_task_that_its_hook_keeps_from_starting_is_cancelled_or_fails(cancels: bool, word: str) -> None:
+    state, effects = play(task(TASK_PROLOG), machine.Begin(), ended(TASK_PROLOG, "TaskProlog a.sh exit 3", cancels=cancels))
+    assert end_of(effects) == TaskEnd(TaskId(0), ExitStatus(3), cancels, "TaskProlog a.sh exit 3")
+    assert state.notice == f"task 0 {word}: TaskProlog a.sh exit 3"
+
+
+def test_what_a_task_says_of_itself_needs_no_notice() -> None:
+    state, _ = play(task(), machine.Begin(), machine.SpawnFailed(ExitStatus(127), "x: command not found"))
+    assert state.notice == ""
 
 
 def test_a_hook_that_is_not_configured_counts_as_passed() -> None:

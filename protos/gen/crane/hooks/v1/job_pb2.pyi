@@ -530,7 +530,7 @@ class TaskEnd(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     task_id: _builtins.int
     cancelled: _builtins.bool
-    """Set when the task never ran because a before-hook failed."""
+    """It never ran: its step was ended first, or a before-hook failed and the profile cancels it for that."""
     reason: _builtins.str
     """For a person: `TaskProlog setup.sh exit 1`, `oom`, …; empty for an ordinary end."""
     @_builtins.property

@@ -10,6 +10,7 @@ from crane.hooks.v1 import job_pb2 as _job_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,6 +21,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _TaskAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TaskActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TASK_ACTION_UNSPECIFIED: _TaskAction.ValueType  # 0
+    TASK_ACTION_CONTINUE: _TaskAction.ValueType  # 1
+    TASK_ACTION_CANCEL: _TaskAction.ValueType  # 2
+    TASK_ACTION_FAIL: _TaskAction.ValueType  # 3
+    TASK_ACTION_EXIT_AS_HOOK: _TaskAction.ValueType  # 4
+    """It ends with the hook's own exit code, or 1 where it has none."""
+
+class TaskAction(_TaskAction, metaclass=_TaskActionEnumTypeWrapper):
+    """What the failure of a before-hook does to its task, which does not start unless it continues."""
+
+TASK_ACTION_UNSPECIFIED: TaskAction.ValueType  # 0
+TASK_ACTION_CONTINUE: TaskAction.ValueType  # 1
+TASK_ACTION_CANCEL: TaskAction.ValueType  # 2
+TASK_ACTION_FAIL: TaskAction.ValueType  # 3
+TASK_ACTION_EXIT_AS_HOOK: TaskAction.ValueType  # 4
+"""It ends with the hook's own exit code, or 1 where it has none."""
+Global___TaskAction: _TypeAlias = TaskAction  # noqa: Y015
 
 @_typing.final
 class TaskHook(_message.Message):
@@ -163,6 +188,7 @@ class SupervisorBootstrap(_message.Message):
     UNKILLABLE_AFTER_S_FIELD_NUMBER: _builtins.int
     CGROUP_INSTANCE_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    TASK_PROLOG_FAILURE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     attempt: _builtins.int
     step_id: _builtins.str
@@ -187,6 +213,8 @@ class SupervisorBootstrap(_message.Message):
     unkillable_after_s: _builtins.float
     cgroup_instance: _builtins.str
     """Name of craned's own directory in each hierarchy: cluster.node.instance. Empty: `default`."""
+    task_prolog_failure: Global___TaskAction.ValueType
+    """What a failing TaskProlog or --task-prolog does to its task; unspecified: cancel."""
     @_builtins.property
     def job(self) -> _job_pb2.JobSpec: ...
     @_builtins.property
@@ -227,10 +255,11 @@ class SupervisorBootstrap(_message.Message):
         unkillable_after_s: _builtins.float = ...,
         cgroup_instance: _builtins.str = ...,
         environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        task_prolog_failure: Global___TaskAction.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "batch_script", b"batch_script", "cgroup_instance", b"cgroup_instance", "cgroup_root", b"cgroup_root", "containment", b"containment", "craned_socket", b"craned_socket", "environment", b"environment", "hooks", b"hooks", "job", b"job", "job_id", b"job_id", "kill_grace_s", b"kill_grace_s", "launcher_grace_s", b"launcher_grace_s", "node", b"node", "nodes", b"nodes", "nonce", b"nonce", "output_limit_bytes", b"output_limit_bytes", "state_dir", b"state_dir", "step", b"step", "step_id", b"step_id", "tasks", b"tasks", "unkillable_after_s", b"unkillable_after_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "batch_script", b"batch_script", "cgroup_instance", b"cgroup_instance", "cgroup_root", b"cgroup_root", "containment", b"containment", "craned_socket", b"craned_socket", "environment", b"environment", "hooks", b"hooks", "job", b"job", "job_id", b"job_id", "kill_grace_s", b"kill_grace_s", "launcher_grace_s", b"launcher_grace_s", "node", b"node", "nodes", b"nodes", "nonce", b"nonce", "output_limit_bytes", b"output_limit_bytes", "state_dir", b"state_dir", "step", b"step", "step_id", b"step_id", "task_prolog_failure", b"task_prolog_failure", "tasks", b"tasks", "unkillable_after_s", b"unkillable_after_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
