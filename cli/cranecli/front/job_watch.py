@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _RETRY_FIRST_S = 0.25
 _RETRY_LONGEST_S = 5.0
-_PASSING_CODES = frozenset(
+PASSING_CODES = frozenset(
     {"UNAVAILABLE", "ABORTED", "INTERNAL", "DEADLINE_EXCEEDED", "CANCELLED", "UNKNOWN", "RESOURCE_EXHAUSTED"}
 )
 """What may pass by itself; every other refusal is final."""
@@ -88,7 +88,7 @@ class JobWatch:
             self._lose(error)
 
     def _lose(self, error: FrontError) -> None:
-        if error.code not in _PASSING_CODES:
+        if error.code not in PASSING_CODES:
             raise error
         self._stream = None
         self.lost = error

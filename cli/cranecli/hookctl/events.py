@@ -1,11 +1,19 @@
 """`hookctl events`."""
 
 import sys
-from typing import Annotated
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cranecli.hookctl.page import Format, FormatOption, show_record
+from cranecli.hookctl.page import Format, FormatOption, note, show_record
+
+if TYPE_CHECKING:
+    from cranecli.front.client import Body, FrontClient
+
+_RETRY_FIRST_S = 0.25
+_RETRY_LONGEST_S = 5.0
 
 
 def events(
@@ -23,6 +31,8 @@ def events(
 ) -> None:
     """Print events, oldest first, one line each.
 
+    With --follow it goes on where it was when the controller or the daemon of this host is restarted.
+
     With -o json one document per line, each with the cursor that --after takes.
     """
     from cranecli.hookctl.front import front
@@ -38,9 +48,38 @@ def events(
     }  # fmt: skip
     style = style_of(sys.stdout)
     with front() as controller:
-        for item in controller.stream("WatchEvents", body):
+        for item in _followed(controller, body) if follow else controller.stream("WatchEvents", body):
             record = event_record(item["event"])
             if output is Format.JSON:
                 show_record(event_document(record))
             else:
                 print(event_line(record, style), flush=follow)
+
+
+def _followed(controller: "FrontClient", body: "Body") -> "Iterator[Body]":
+    """The items of WatchEvents without end, each once: whoever goes away meanwhile is waited for."""
+    from cranecli.front.client import FrontError, FrontUnavailableError
+    from cranecli.front.job_watch import PASSING_CODES
+
+    # Nobody to follow from the start is an error.
+    controller.call("GetCluster")
+    pause_s = _RETRY_FIRST_S
+    is_lost = False
+    while True:
+        try:
+            if controller.is_broken:
+                controller.reconnect()
+            for item in controller.stream("WatchEvents", body):
+                is_lost, pause_s = False, _RETRY_FIRST_S
+                body["after_cursor"] = item["event"]["cursor"]
+                yield item
+            loss: FrontError = FrontUnavailableError("the controller has ended its report")
+        except FrontError as error:
+            if error.code not in PASSING_CODES:
+                raise
+            loss = error
+        if not is_lost and sys.stderr.isatty():
+            note(f"hookctl: {loss.message}: trying again, from cursor {body['after_cursor']}")
+        is_lost = True
+        time.sleep(pause_s)
+        pause_s = min(_RETRY_LONGEST_S, pause_s * 2)
