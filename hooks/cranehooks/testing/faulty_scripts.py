@@ -16,8 +16,11 @@ class HookScripts:
         """A script of these lines; an empty `interpreter` leaves out the `#!` line."""
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / name
-        path.write_text("\n".join(([interpreter] if interpreter else []) + list(lines)) + "\n", encoding="utf-8")
-        path.chmod(mode)
+        # The name gets a whole file: one that runs already goes on with the text it has.
+        new = path.with_name(f"{name}.new")
+        new.write_text("\n".join(([interpreter] if interpreter else []) + list(lines)) + "\n", encoding="utf-8")
+        new.chmod(mode)
+        new.replace(path)
         return str(path)
 
     def ok(self, name: str = "ok", *, says: str = "") -> str:
