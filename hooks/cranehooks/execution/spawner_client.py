@@ -52,12 +52,17 @@ class _Connection:
         self._frames = FrameBuffer()
 
     async def receive(self) -> list[messages.Message] | None:
-        """What has come next; None at the end. Cancelling loses nothing."""
-        try:
-            data = await self._reader.read(_READ_BYTES)
-        except ConnectionError:
-            return None
-        return [messages.decode(payload) for _, payload in self._frames.feed(data)] if data else None
+        """What has come next, at least one; None at the end. Cancelling loses nothing."""
+        received: list[messages.Message] = []
+        while not received:
+            try:
+                data = await self._reader.read(_READ_BYTES)
+            except ConnectionError:
+                return None
+            if not data:
+                return None
+            received = [messages.decode(payload) for _, payload in self._frames.feed(data)]
+        return received
 
     def send(self, message: messages.Message) -> None:
         # Unflushed data is bounded by the runs under way; the spawner never stops reading.
@@ -252,8 +257,7 @@ class SpawnerClient:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                # A thread, because the call returns only after the exec; it uses vfork, so our size does not matter.
-                self._process = await asyncio.to_thread(self._popen, theirs.fileno())
+                await self._start_process(theirs.fileno())
             self._connection = _Connection(*await asyncio.open_unix_connection(sock=ours))
         except BaseException:
             ours.close()
@@ -264,8 +268,10 @@ class SpawnerClient:
         except TimeoutError:
             first = None
         match first:
-            case [messages.Ready() as ready]:
+            case [messages.Ready() as ready, *others]:
                 self.ready = ready
+                for message in others:
+                    self._take(message)
                 self._dispatch()
             case _:
                 await self._lose("the hook spawner did not start")
@@ -273,6 +279,27 @@ class SpawnerClient:
                     self._process.kill()
                 await self._reap()
                 raise SpawnerError("the hook spawner did not start; its message is on stderr")
+
+    async def _start_process(self, fd: int) -> None:
+        """Start the process with that descriptor; cancelling waits until it has it, and so is known to us.
+
+        Raises:
+            SpawnerError: there is no process to be had.
+        """
+        # A thread, because the call returns only after the exec; it uses vfork, so our size does not matter.
+        starting = asyncio.get_running_loop().run_in_executor(None, self._popen, fd)
+        is_cancelled = False
+        try:
+            while not starting.done():
+                try:
+                    await asyncio.shield(starting)
+                except asyncio.CancelledError:
+                    is_cancelled = True
+            self._process = starting.result()
+        except OSError as error:
+            raise SpawnerError(f"the hook spawner did not start: {error}") from error
+        if is_cancelled:
+            raise asyncio.CancelledError
 
     def _popen(self, fd: int) -> subprocess.Popen[bytes]:
         command = [*self._command, "--fd", str(fd)]
@@ -310,7 +337,8 @@ class SpawnerClient:
     async def _reap(self) -> None:
         """Wait for the end of the process; cancelling kills it."""
         process, self._process = self._process, None
-        if process is None:
+        # Signalling it may have found it dead, and reaped it: its pid is nobody's then, or somebody else's.
+        if process is None or process.poll() is not None:
             return
         loop = asyncio.get_running_loop()
         pidfd = os.pidfd_open(process.pid)
@@ -342,6 +370,9 @@ class SpawnerClient:
 
     def _take(self, message: messages.Message) -> None:
         match message:
+            case messages.Ready():
+                # We were leaving before it was there: it gets nothing to do.
+                pass
             case messages.Ending(run_ids):
                 self.ready = None
                 # Asked for too late, and not begun: the next spawner gets them, first of all.

@@ -161,6 +161,17 @@ async def test_leaving_ends_what_runs(files: HookScripts, root_name: str) -> Non
     assert not is_alive(start.pid)
 
 
+@pytest.mark.parametrize("waits_for_process", [False, True])
+async def test_leaving_while_it_is_being_restarted_waits_for_that_one_too(root_name: str, waits_for_process: bool) -> None:
+    async with SpawnerClient.started(root_name=root_name) as spawner:
+        assert spawner.pid is not None
+        os.kill(spawner.pid, signal.SIGKILL)
+        await eventually_async(lambda: spawner.ready is None)
+        if waits_for_process:
+            await eventually_async(lambda: spawner.restarts == 1 and spawner.pid is not None)
+    assert spawner.pid is None
+
+
 async def test_an_error_of_the_host_arrives_as_itself(root_name: str) -> None:
     with pytest.raises(KeyError, match="mine"):
         async with SpawnerClient.started(containment=NONE, root_name=root_name):
