@@ -9,7 +9,7 @@ import sys
 from cranecli import exits
 from cranecli.front.attention import ENDING, Attention
 from cranecli.front.client import FrontClient, FrontError
-from cranecli.front.conversation import Conversation, InterruptedFrontError, NotStartedError
+from cranecli.front.conversation import SUBMIT_PATIENCE_S, Conversation, InterruptedFrontError, NotStartedError
 from cranecli.front.descriptors import hold_standard_descriptors, print_text
 from cranecli.front.job_watch import FINAL_STATES, JobWatch, ending_of, job_of
 from cranecli.front.status_line import StatusLine
@@ -68,7 +68,8 @@ class Allocation:
         talk = self._talk
         site = talk.client.stream("LaunchHooks")
         # Steps bring the environment of their crun.
-        submitted = talk.ask("SubmitJob", job_request("JOB_KIND_ALLOCATION", self._options, {}, "interactive"), patience_s=0)
+        request = job_request("JOB_KIND_ALLOCATION", self._options, {}, "interactive")
+        submitted = talk.answer("SubmitJob", talk.client.stream("SubmitJob", request), SUBMIT_PATIENCE_S)
         job_id = int(submitted["job_ids"][0])
         facts = talk.answer("LaunchHooks", site)
         watch = JobWatch(talk.client, job_id, is_bound=True)

@@ -8,7 +8,7 @@ import sys
 from cranecli import exits
 from cranecli.front.attention import ENDING, Attention
 from cranecli.front.client import FrontClient, FrontError
-from cranecli.front.conversation import Conversation, InterruptedFrontError
+from cranecli.front.conversation import SUBMIT_PATIENCE_S, Conversation, InterruptedFrontError
 from cranecli.front.descriptors import give_up_stdout, hold_standard_descriptors, print_text
 from cranecli.front.job_watch import COMPLETED, FINAL_STATES, JobWatch, ending_of, exit_code_of, job_of
 from cranecli.front.status_line import StatusLine
@@ -91,7 +91,12 @@ def _submit(talk: Conversation, options: JobOptions, script: BatchScript) -> lis
     body = job_request("JOB_KIND_BATCH", options, environment_for(PROGRAM, options), script.name)
     body["spec"].update(script=script.text, script_name=script.name, script_arguments=script.arguments)
     # Repeated without harm by its request id; a controller that restarts is back before people are.
-    answer = talk.ask("SubmitJob", body)
+    try:
+        answer = talk.ask("SubmitJob", body, patience_s=SUBMIT_PATIENCE_S)
+    except FrontError as error:
+        if error.code == "DEADLINE_EXCEEDED":
+            talk.status.say("warning: it may have been submitted all the same: hookctl jobs tells")
+        raise
     return [int(job_id) for job_id in answer["job_ids"]]
 
 

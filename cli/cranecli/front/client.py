@@ -191,7 +191,7 @@ class FrontClient:
         answer = self.answer(stream, timeout_s)
         if answer is None:
             stream.cancel()
-            raise FrontError("DEADLINE_EXCEEDED", f"{method}: the daemon on {self._path} has not answered within {timeout_s:g} s")
+            raise FrontError("DEADLINE_EXCEEDED", f"{method}: no answer within {timeout_s:g} s (asked by way of {self._path})")
         return answer
 
     def answer(self, stream: FrontStream, timeout_s: float | None = CALL_TIMEOUT_S) -> Body | None:

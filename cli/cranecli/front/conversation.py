@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from cranecli.front.status_line import StatusLine
 
 PATIENCE_S = 60.0
-"""How long a call that must succeed is repeated while the controller is away."""
+"""How long a call that must succeed is repeated while the controller is away: a job depends on it."""
+SUBMIT_PATIENCE_S = 15.0
+"""The same before there is a job: nothing is lost then but the time of who waits."""
+SILENT_FOR_S = 1.0
+"""An answer that takes longer is worth a word."""
 LAST_WORDS_PATIENCE_S = 10.0
 _RETRY_FIRST_S = 0.1
 _RETRY_LONGEST_S = 2.0
@@ -74,7 +78,7 @@ class Conversation:
         return {fd: mask for fd, mask in ready.items() if wanted and fd in wanted}
 
     def ask(self, method: str, body: Body, *, patience_s: float = PATIENCE_S) -> Body:
-        """Makes a call that may be repeated without harm, until it is answered.
+        """Makes a call that may be repeated without harm, until it is answered. Says what it waits for, and for how long.
 
         Raises:
             FrontError: it was refused, or the controller stayed away.
@@ -82,14 +86,19 @@ class Conversation:
         """
         deadline = time.monotonic() + patience_s
         pause_s = _RETRY_FIRST_S
+        is_told = False
         while True:
             try:
                 if self.client.is_broken:
                     self.client.reconnect()
-                return self.answer(method, self.client.stream(method, body))
+                remaining_s = min(CALL_TIMEOUT_S, deadline - time.monotonic())
+                return self.answer(method, self.client.stream(method, body), remaining_s)
             except FrontError as error:
                 if error.code != "UNAVAILABLE" or time.monotonic() + pause_s > deadline:
                     raise
+                if not is_told:
+                    is_told = True
+                    self.status.say(f"{error.message}; trying again for {patience_s:.0f} s")
             self._pause(pause_s)
             pause_s = min(_RETRY_LONGEST_S, pause_s * 2)
 
@@ -143,9 +152,10 @@ class Conversation:
                 self.status.clear()
                 raise InterruptedFrontError(number)
 
-    def answer(self, method: str, stream: FrontStream) -> Body:
+    def answer(self, method: str, stream: FrontStream, timeout_s: float = CALL_TIMEOUT_S) -> Body:
         """Waits for the answer to a call that has been sent; raises as `ask`."""
-        deadline = time.monotonic() + CALL_TIMEOUT_S
+        deadline = time.monotonic() + timeout_s
+        tell_at: float | None = time.monotonic() + SILENT_FOR_S
         while True:
             answer = stream.take()
             if answer is not None:
@@ -155,9 +165,12 @@ class Conversation:
             remaining_s = deadline - time.monotonic()
             if remaining_s <= 0:
                 stream.cancel()
-                raise FrontError("DEADLINE_EXCEEDED", f"{method}: no answer from the controller")
+                raise FrontError("DEADLINE_EXCEEDED", f"{method}: no answer from the controller within {timeout_s:.0f} s")
+            if tell_at is not None and time.monotonic() >= tell_at:
+                tell_at = None
+                self.status.say(f"{method}: waiting for the controller's answer, for at most {remaining_s:.0f} s")
             self.raise_if_interrupted()
-            self.turn(remaining_s)
+            self.turn(remaining_s if tell_at is None else min(remaining_s, SILENT_FOR_S))
 
     def _pause(self, pause_s: float) -> None:
         deadline = time.monotonic() + pause_s

@@ -10,7 +10,7 @@ import sys
 from cranecli import exits
 from cranecli.front.attention import ENDING
 from cranecli.front.client import FrontError
-from cranecli.front.conversation import InterruptedFrontError
+from cranecli.front.conversation import SUBMIT_PATIENCE_S, InterruptedFrontError
 from cranecli.front.job_watch import JobWatch
 from cranecli.submission.option_values import positive_number
 from cranecli.submission.requests import environment_for, job_request, step_request
@@ -63,7 +63,7 @@ class Launch:
         # While the controller works, so does this.
         import cranecli.step.session  # noqa: F401 - needed when the job runs
 
-        job_ids = talk.answer("SubmitJob", submitted)["job_ids"]
+        job_ids = talk.answer("SubmitJob", submitted, SUBMIT_PATIENCE_S)["job_ids"]
         self._site = talk.answer("LaunchHooks", site)
         return self._run_job(int(job_ids[0]))
 
