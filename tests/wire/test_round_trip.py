@@ -16,6 +16,7 @@ from cranehooks.model.job import ExitStatus, JobKind, JobOnNode, JobSpec, NodeSh
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookKey, HookRun, Leftover, ScriptRun
+from cranehooks.profiles import TaskAction
 from cranekit.errors import ErrorCode
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -195,9 +196,12 @@ def test_every_enum_member_has_its_value() -> None:
     assert {wire.hook_point_from_wire(wire.hook_point_to_wire(point)) for point in HookPoint} == set(HookPoint)
     assert {wire.job_kind_from_wire(wire.job_kind_to_wire(kind)) for kind in JobKind} == set(JobKind)
     assert {wire.stdio_mode_from_wire(wire.stdio_mode_to_wire(mode)) for mode in StdioMode} == set(StdioMode)
+    assert {wire.task_action_from_wire(wire.task_action_to_wire(action)) for action in TaskAction} == set(TaskAction)
 
 
-@pytest.mark.parametrize("read", [wire.hook_point_from_wire, wire.job_kind_from_wire, wire.stdio_mode_from_wire])
+@pytest.mark.parametrize(
+    "read", [wire.hook_point_from_wire, wire.job_kind_from_wire, wire.stdio_mode_from_wire, wire.task_action_from_wire]
+)
 @pytest.mark.parametrize("value", [0, 99])
 def test_a_value_without_meaning_is_refused(read: Callable[[int], object], value: int) -> None:
     with pytest.raises(wire.WireError, match=str(value)):
