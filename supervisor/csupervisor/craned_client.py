@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from crane.hooks.v1 import craned_service_pb2 as stdio_pb
 from crane.hooks.v1 import supervisor_pb2 as pb
 from cranehooks import wire
+from cranehooks.model.output import clipped_script
 from cranehooks.model.run import HookRun
 from cranekit import frames
 from cranekit.backoff import Backoff
@@ -25,8 +26,8 @@ from csupervisor.step import StepEnd
 
 FIRST_REDIAL_S: Final = 0.05
 LAST_REDIAL_S: Final = 5.0
-REPORTED_OUTPUT_CHARACTERS: Final = 4096
-"""The end of a hook script's output, which is kept until the step's end is acknowledged."""
+REPORTED_OUTPUT_BYTES: Final = 4096
+"""Of a hook script's output, which is kept until the step's end is acknowledged."""
 _READ_BYTES: Final = 64 << 10
 _STREAMS: Final = {
     StreamName.STDOUT: stdio_pb.OUTPUT_STREAM_STDOUT,
@@ -78,8 +79,7 @@ class CranedClient:
         self._send(pb.FromSupervisor(tasks_started=pb.TasksStarted()))
 
     def send_hook_run(self, run: HookRun) -> None:
-        scripts = tuple(replace(script, output=script.output[-REPORTED_OUTPUT_CHARACTERS:]) for script in run.scripts)
-        run = replace(run, scripts=scripts)
+        run = replace(run, scripts=tuple(clipped_script(script, REPORTED_OUTPUT_BYTES) for script in run.scripts))
         self._hook_runs.append(run)
         self._send(pb.FromSupervisor(hook_run=wire.hook_run_to_wire(run)))
 

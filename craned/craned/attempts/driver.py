@@ -43,11 +43,12 @@ from craned.attempts.attempt import (
 from craned.attempts.ledger import Ledger
 from craned.attempts.records import AttemptSeen
 from craned.attempts.recovery import Continuation, Remembered, tombstone
-from craned.attempts.reports import Outbox, clipped
+from craned.attempts.reports import Outbox
 from craned.crew import Crew
 from cranehooks.journal import JournalWriteError
 from cranehooks.model.ids import AttemptKey, NodeName, StepKey
 from cranehooks.model.job import ExitStatus, JobOnNode, StepSpec, TaskEnd
+from cranehooks.model.output import clipped
 from cranehooks.model.run import HookRun, HookSettings
 from cranehooks.profiles import CancelDuringProlog, effective
 from cranekit.errors import CraneError, ErrorCode

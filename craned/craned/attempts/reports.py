@@ -3,10 +3,11 @@
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from craned.attempts.attempt import ReportEffect, ReportProlog, ReportReleased
 from cranehooks.model.ids import AttemptKey
+from cranehooks.model.output import clipped
 from cranehooks.model.run import HookRun
 
 
@@ -28,14 +29,6 @@ class Report:
     """Seconds since the epoch."""
     key: AttemptKey
     content: Content
-
-
-def clipped(run: HookRun, limit_bytes: int) -> HookRun:
-    """The run with at most about `limit_bytes` of output in all its scripts; the ends are kept, where failures explain themselves."""
-    each = limit_bytes // max(1, len(run.scripts))
-    if all(len(script.output) <= each for script in run.scripts):
-        return run
-    return replace(run, scripts=tuple(replace(script, output=script.output[-each:] if each else "") for script in run.scripts))
 
 
 def clipped_content(content: Content, limit_bytes: int) -> Content:

@@ -76,7 +76,11 @@ async def test_binary_output_of_a_task_prolog_does_no_harm(craned: SupervisorPee
     end = await craned.run(bootstrap)
     assert end.tasks[0].exit.code == 0
     assert craned.said.stdout().endswith(b"fine\n")
-    assert craned.said.hook_runs()[0].scripts[0].output_bytes > 300000
+    [told] = craned.said.hook_runs()[0].scripts
+    assert told.output_bytes > 300000
+    assert len(told.output.encode()) <= 4096
+    assert "bytes dropped" in told.output
+    assert told.output.endswith("\nexport AFTER=fine\n")
 
 
 async def test_what_is_no_utf8_reaches_the_task_as_it_is_and_people_readably(craned: SupervisorPeer) -> None:
