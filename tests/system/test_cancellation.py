@@ -1,5 +1,6 @@
 """Cancel, time limit and timeout at every moment of a job: what runs is stopped, what must follow follows, nothing is left."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,53 @@ def test_cancel_during_prolog_stops_it_and_drains_nothing(stage: ScriptedCluster
     assert not any(node.drains for node in stage.nodes().values())
     assert stage.calls("c-prolog", "TaskProlog") == []
     assert len(stage.calls("c-prolog", "Epilog")) == 1
+
+
+def test_crun_interrupted_twice_during_prolog_returns_and_the_prolog_is_stopped(stage: ScriptedCluster) -> None:
+    gate = stage.gate("i-prolog")
+    # Its step waits for it on this node; that a signal for its tasks comes meanwhile is of no effect.
+    stage.plan("i-prolog", "Prolog", gate.line)
+    with stage.start("crun", str(stage.tracer), "task", label="i-prolog") as crun:
+        (pid,) = gate.await_arrivals()
+        crun.send_signal(signal.SIGUSR1)
+        crun.send_signal(signal.SIGINT)
+        assert crun.stderr is not None
+        while b"one more within" not in (line := crun.stderr.readline()):
+            assert line, "crun ended at its first interrupt"
+        crun.send_signal(signal.SIGINT)
+        assert crun.wait(PATIENCE_S) == 130
+    job = stage.ended("i-prolog")
+    assert (job.state, job.attempt) == ("Cancelled", 1)
+    assert is_gone(pid)
+    (run,) = runs_of(job, HookPoint.PROLOG)
+    assert run.outcome.kind is OutcomeKind.STOPPED
+    assert not any(node.drains for node in stage.nodes().values())
+    assert stage.calls("i-prolog", "TaskProlog", "task") == []
+    assert len(stage.calls("i-prolog", "Epilog")) == 1
+
+
+def test_step_interrupted_during_prolog_ends_and_its_allocation_keeps_the_prolog(stage: ScriptedCluster) -> None:
+    gate = stage.gate("i-step")
+    stage.plan("i-step", "Prolog", gate.line)
+    # The shell interrupts its first step as a user would, and then lets the Prolog end for the second.
+    script = stage.script(
+        "i-step",
+        f"crun {stage.tracer} task 2> first.err & first=$!",
+        f"while [ ! -e {gate.path}.reached ]; do sleep 0.02; done",
+        "kill -INT $first",
+        "while ! grep -q 'one more within' first.err; do sleep 0.02; done",
+        f"kill -INT $first; wait $first; echo $? > first.code; touch {gate.path}",
+        "crun echo second",
+    )
+    result = stage.run("calloc", str(script), label="i-step")
+    assert (result.returncode, result.stdout) == (0, "second\n"), result.stderr
+    assert (stage.work / "first.code").read_text() == "130\n"
+    job = stage.ended("i-step")
+    assert job.state == "Completed"
+    (run,) = runs_of(job, HookPoint.PROLOG)
+    assert run.outcome.ok
+    assert stage.calls("i-step", "task") == []
+    assert len(stage.calls("i-step", "Epilog")) == 1
 
 
 def test_cancel_during_a_task_ends_it_and_runs_its_epilogs(stage: ScriptedCluster) -> None:
