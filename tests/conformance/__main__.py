@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -14,14 +15,14 @@ from pathlib import Path
 
 from tests.conformance import slurm_system
 from tests.conformance.comparison import COMPARISONS, CONFIGURATIONS, Comparison, Row, rows_of
-from tests.conformance.comparisons import endings, environment, failures, order, tasks
+from tests.conformance.comparisons import endings, environment, failures, flags, order, tasks
 from tests.conformance.crane_system import CraneSystem
 from tests.conformance.differences import PAGE, Difference, read, reason_for
 from tests.conformance.slurm_system import SlurmSystem
 from tests.conformance.stage import Stage
 from tests.conformance.system import Configuration, System
 
-CHAPTERS = (order, environment, failures, tasks, endings)
+CHAPTERS = (order, flags, environment, failures, tasks, endings)
 """Modules that register comparisons."""
 _WIDEST_NAME = 62
 _WIDEST_VALUE = 60
@@ -39,6 +40,8 @@ def main() -> int:
         return 1 if arguments.required else 0
     differences = read(PAGE.read_text(encoding="utf-8"))
     print(f"conformance: {slurm_system.version()} and the profile slurm, {len(chosen)} comparisons", flush=True)
+    # As an interrupt does: the clusters are stopped and removed on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     started = time.monotonic()
     counts: Counter[str] = Counter()
     for row in _compare(chosen):

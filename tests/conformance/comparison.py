@@ -16,7 +16,9 @@ IMPATIENT = Configuration("impatient", hold_on_prolog_fail=False, prolog_epilog_
 AT_ALLOCATION = Configuration("at-allocation", flags="Alloc")
 TWO_LINES = Configuration("two-lines", lines=("{point}.d/*", "{point}-last"))
 ONE_PATH = Configuration("one-path", lines=("{point}.d/50-main",))
-CONFIGURATIONS = (PLAIN, IMPATIENT, AT_ALLOCATION, TWO_LINES, ONE_PATH)
+WITHOUT_HOLD = Configuration("without-hold", flags="NoHold")
+IN_TURN = Configuration("in-turn", flags="Serial")
+CONFIGURATIONS = (PLAIN, IMPATIENT, AT_ALLOCATION, WITHOUT_HOLD, IN_TURN, TWO_LINES, ONE_PATH)
 
 
 @dataclass(frozen=True, slots=True)

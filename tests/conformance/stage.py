@@ -124,6 +124,10 @@ class Stage:
     def count(self, label: str) -> str:
         return str(self.points().count(label))
 
+    def await_count(self, label: str, number: int) -> None:
+        """Returns when a hook has run so often."""
+        eventually(lambda: self.points().count(label) >= number, deadline_s=PATIENCE_S)
+
     def order(self, node: str = "") -> str:
         """Of hooks, for one row."""
         names = self.points(node)

@@ -105,6 +105,17 @@ def hooks_leave_children(stage: Stage) -> Mapping[str, str]:
     return rows
 
 
+@comparison("leftovers of task hooks")
+def task_hooks_leave_children(stage: Stage) -> Mapping[str, str]:
+    labels = ("TaskProlog", "TaskEpilog")
+    for label in labels:
+        stage.hook(label, *children(stage, label), "exit 0")
+    rows = failed_step(stage, "-w", FIRST)
+    for label in labels:
+        rows |= left_behind(stage, label)
+    return rows
+
+
 @comparison("cancel/srun during Prolog")
 def step_is_cancelled_during_its_prolog(stage: Stage) -> Mapping[str, str]:
     stage.hook("Prolog", *gate(stage, "Prolog"))
