@@ -1,6 +1,7 @@
 """`hookctl explain job` and `hookctl explain node`."""
 
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -42,7 +43,7 @@ def explain_job(
             "breakers": [breaker_document(breaker) for breaker in charged],
         })  # fmt: skip
     else:
-        show(explanation.explain_job(record, nodes, charged, style_of(sys.stdout)))
+        show(explanation.explain_job(record, nodes, charged, style_of(sys.stdout), time.time()))
         note_nodes = hostlist.fold([node.name for node in nodes if not node.up])
         if note_nodes:
             show([f"  - {note_nodes} does not answer at the moment: hookctl explain node NAME"])

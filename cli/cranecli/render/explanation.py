@@ -18,7 +18,9 @@ _NO_PATH_POINTS = frozenset({HookPoint.CRANECTLD_PROLOG, HookPoint.CRANECTLD_EPI
 _NODE_POINTS = frozenset({HookPoint.PROLOG, HookPoint.EPILOG})
 
 
-def explain_job(job: JobRecord, nodes: Sequence[NodeRecord], breakers: Sequence[BreakerRecord], style: Style) -> list[str]:
+def explain_job(
+    job: JobRecord, nodes: Sequence[NodeRecord], breakers: Sequence[BreakerRecord], style: Style, now: float
+) -> list[str]:
     """The story of a job.
 
     Args:
@@ -26,6 +28,7 @@ def explain_job(job: JobRecord, nodes: Sequence[NodeRecord], breakers: Sequence[
         nodes: As they are now, for what is still to be done about them.
         breakers: As they are now.
         style: How to paint.
+        now: As Unix time, for what is still to come.
     """
     lines = [job_title(job, style)]
     if job.reason:
@@ -40,7 +43,7 @@ def explain_job(job: JobRecord, nodes: Sequence[NodeRecord], breakers: Sequence[
             node = f"{event.node}: " if event.node else ""
             lines += wrapped(f"{node}{without_told(event_text(event), told)}", f"  {local_time(event.time)}  ")
     lines += ["", style.paint("What to do now", Tone.STRONG)]
-    for advice in _job_advice(job, failures, nodes, breakers):
+    for advice in _job_advice(job, failures, nodes, breakers, now):
         lines += wrapped(advice, "  - ", "    ")
     return lines
 
@@ -127,7 +130,7 @@ def _consequence(run: HookRun) -> str:
 
 
 def _job_advice(
-    job: JobRecord, failures: Sequence[HookRun], nodes: Sequence[NodeRecord], breakers: Sequence[BreakerRecord]
+    job: JobRecord, failures: Sequence[HookRun], nodes: Sequence[NodeRecord], breakers: Sequence[BreakerRecord], now: float
 ) -> Iterator[str]:
     yielded = False
     for advice in _cause_advice(failures):
@@ -148,18 +151,18 @@ def _job_advice(
                 f"The drain budget of {breaker.script} is spent ({breaker.drained_nodes} nodes). Once it is corrected:"
                 f" hookctl breaker reset {breaker.sha256[:12]}"
             )
-    state = _state_advice(job)
+    state = _state_advice(job, now)
     if state:
         yield state
     elif not yielded:
         yield "Nothing: no action is needed."
 
 
-def _state_advice(job: JobRecord) -> str:
+def _state_advice(job: JobRecord, now: float) -> str:
     match job.state:
         case "Held":
             return f"The job waits for you. To let it run again: hookctl release {job.job_id}"
-        case "Pending" if job.not_before:
+        case "Pending" if job.not_before is not None and job.not_before > now:
             return f"The job starts by itself, not before {local_time(job.not_before)}."
         case "Pending":
             return "The job starts by itself as soon as nodes are free for it."

@@ -1,6 +1,7 @@
 """Golden tests of what people and programs read, from recorded answers of the controller."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cranecli.render.timeline import timeline
 from cranecli.render.words import COLUMNS, duration, last_lines, memory, offset, printable, rfc3339, sentence, shortened
 
 FIXTURES = Path(__file__).with_name("fixtures")
+NOW = 1_795_000_000.0
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +45,9 @@ def pages() -> dict[str, list[str]]:
     breakers = [records.breaker_record(item) for item in answer("breakers")["breakers"]]
     return {
         "job": details.job_details(job, PLAIN),
-        "jobs": tables.jobs_table([job, held], 1_795_000_000.0, PLAIN),
-        "explain_job": explanation.explain_job(job, nodes, [], PLAIN),
-        "explain_held_job": explanation.explain_job(held, [], breakers, PLAIN),
+        "jobs": tables.jobs_table([job, held], NOW, PLAIN),
+        "explain_job": explanation.explain_job(job, nodes, [], PLAIN, NOW),
+        "explain_held_job": explanation.explain_job(held, [], breakers, PLAIN, NOW),
         "nodes": tables.nodes_table(nodes, PLAIN),
         "node": details.node_details(nodes[0], failed, events, PLAIN),
         "explain_node": explanation.explain_node(nodes[0], failed, events, PLAIN),
@@ -63,6 +65,17 @@ def test_page_reads_as_the_golden_file(name: str) -> None:
 @pytest.mark.parametrize("name", ["job", "explain_job", "explain_held_job", "explain_node"])
 def test_stories_fit_in_a_hundred_columns(name: str) -> None:
     assert max(len(line) for line in pages()[name]) <= COLUMNS
+
+
+def test_a_time_that_is_past_is_no_reason_to_wait() -> None:
+    def advice(not_before: float | None) -> str:
+        job = replace(requeued_job(), state="Pending", not_before=not_before)
+        return "\n".join(explanation.explain_job(job, [], [], PLAIN, NOW))
+
+    assert "not before" in advice(NOW + 60)
+    for past in (NOW - 60, None):
+        assert "not before" not in advice(past)
+        assert "as soon as nodes are free" in advice(past)
 
 
 def test_colour_changes_nothing_but_colour() -> None:
