@@ -52,6 +52,32 @@ def tasks_report(node: str, tasks: Sequence[Body]) -> list[str]:
     return [f"{node}: {task_ranges(numbers)}: {text}" for text, numbers in by_fate.items()]
 
 
+class ToldCancellations:
+    """Says why tasks were cancelled as soon as a node tells, once for each reason; who was named need not be named at the end again."""
+
+    def __init__(self, placement: Mapping[str, Sequence[int]]) -> None:
+        """`placement`: the tasks of each node."""
+        self._node_of = {number: node for node, numbers in placement.items() for number in numbers}
+        self._named: dict[str, int] = {}
+        """By reason, the task that was named for it."""
+
+    def line_of(self, notice: str) -> str:
+        """What to say of a node's notice; empty: its reason has been said."""
+        task, separator, reason = notice.partition(" cancelled: ")
+        number = task.removeprefix("task ")
+        if not separator or not number.isdecimal():
+            return notice
+        if reason in self._named:
+            return ""
+        self._named[reason] = int(number)
+        node = self._node_of.get(int(number))
+        return f"error: {node}: {notice}" if node else f"error: {notice}"
+
+    def without_named(self, tasks: Sequence[Body]) -> list[Body]:
+        """The tasks of a report that have not been named with the same reason."""
+        return [task for task in tasks if self._named.get(str(task.get("reason", ""))) != int(task.get("task_id", 0))]
+
+
 def task_states(placement: Mapping[str, Sequence[int]], open_nodes: Iterable[str], ended: Mapping[int, Body]) -> list[str]:
     """`tasks 0-1: running`, `task 2: exited`: what is known while the step goes on."""
     running = [number for node in open_nodes for number in placement.get(node, ()) if number not in ended]

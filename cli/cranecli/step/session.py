@@ -11,7 +11,7 @@ from cranecli.front.client import FrontError, FrontUnavailableError
 from cranecli.front.job_watch import FINAL_STATES, ending_of, exit_code_of, job_of
 from cranecli.step.link import STDERR, NodeEnded, Notice, Output, StepLink
 from cranecli.step.output import LineAssembly
-from cranecli.step.report import task_ranges, task_states, tasks_report
+from cranecli.step.report import ToldCancellations, task_ranges, task_states, tasks_report
 from cranecli.step.terminal import Sink, Source
 
 TYPE_CHECKING = False
@@ -49,6 +49,7 @@ class StepSession:
         self._placement = {
             str(part["node"]): [int(number) for number in part.get("task_ids") or ()] for part in spec.get("placement") or ()
         }
+        self._cancellations = ToldCancellations(self._placement)
         ntasks = int(spec.get("ntasks") or 1)
         self._lines = [LineAssembly(ntasks, is_labelled=is_labelled) for _ in range(2)]
         self._sinks = [Sink(1), Sink(2)]
@@ -178,7 +179,9 @@ class StepSession:
                 which = 1 if channel == STDERR else 0
                 self._sinks[which].write(self._lines[which].feed(task_id, data))
             case Notice(text=text):
-                self._say(text)
+                line = self._cancellations.line_of(text)
+                if line:
+                    self._say(line)
             case NodeEnded():
                 self._node_ended(event)
 
@@ -196,9 +199,10 @@ class StepSession:
                 sink.write(lines.end(task_id))
         if self._cancelled_by != signal.SIGPIPE:
             # A program whose output nobody wants ends in silence.
-            for line in tasks_report(event.node, event.tasks):
+            for line in tasks_report(event.node, self._cancellations.without_named(event.tasks)):
                 self._say(f"error: {line}")
-        if event.reason and not self._cancelled_by and all(task.get("reason") != event.reason for task in event.tasks):
+        is_told = any(str(task.get("reason", "")).startswith(event.reason) for task in event.tasks)
+        if event.reason and not self._cancelled_by and not is_told:
             self._say(f"error: {event.node}: {event.reason}")
         if not event.tasks:
             self._floor = max(self._floor, exits.FAILED)

@@ -334,6 +334,28 @@ def test_a_cancelled_task_fails_the_step(daemon: FrontDaemon, cluster: Cluster) 
     assert b"cn01: task 0: Cancelled (TaskProlog setup.sh exit 1)" in result.stderr
 
 
+def test_a_reason_is_said_once_for_each_task(daemon: FrontDaemon) -> None:
+    cluster = Cluster(daemon, ntasks=4, nodes=("cn01", "cn02"))
+    reason = "TaskProlog setup.sh exit 3"
+
+    def tasks(attached: Call) -> None:
+        for number in range(4):
+            attached.item({"notice": f"task {number} cancelled: {reason}: no scratch"})
+        for node, numbers in (("cn01", (0, 1)), ("cn02", (2, 3))):
+            ends = [task_end(number, cancelled=True, reason=f"{reason}: no scratch") for number in numbers]
+            attached.node_ended(node, ends, reason)
+        attached.end()
+
+    cluster.run_tasks = tasks
+    result = run(daemon.path, "crun", "-N2", "-n4", "prog")
+    assert result.returncode == 1
+    assert result.stderr.decode().splitlines() == [
+        f"crun: error: cn01: task 0 cancelled: {reason}: no scratch",
+        f"crun: error: cn01: task 1: Cancelled ({reason}: no scratch)",
+        f"crun: error: cn02: tasks 2-3: Cancelled ({reason}: no scratch)",
+    ]
+
+
 def test_within_an_allocation_only_a_step_is_made(daemon: FrontDaemon, cluster: Cluster) -> None:
     result = run(daemon.path, "crun", "-n4", "prog", extra={"CRANE_JOB_ID": "7"})
     assert result.returncode == 0, result.stderr
