@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 from prometheus_client import CollectorRegistry
 
+from craned.attempts.attempt import Phase
 from craned.attempts.driver import Attempts
 from craned.attempts.ledger import Ledger
 from craned.attempts.records import RecordError
@@ -28,11 +29,13 @@ from craned.service.craned import CranedService
 from craned.service.stdio import StepStdioService
 from craned.steps.bootstrap import BootstrapStarter, NodePlace, StepLimits
 from craned.steps.driver import Steps
+from craned.steps.files import StepFiles
 from craned.steps.supervisor_client import Forked, Gone
 from craned.steps.supervisors import Nonces, SupervisorParent, supervisor_handler
 from cranehooks.execution.containment.cgroup2 import CgroupContainment, own_directory
 from cranehooks.execution.spawner_client import SpawnerClient
 from cranehooks.journal import Journal, JournalError, Reading
+from cranehooks.model.ids import AttemptKey
 from cranehooks.run_metrics import HookRunMetrics
 from cranekit.daemon import Stop, announce_ready
 from cranekit.errors import CraneError, ErrorCode
@@ -90,7 +93,8 @@ async def serve(configuration: Configuration, places: Places, helpers: Helpers, 
             ),
             helpers.parent.fork,
         )
-        steps = Steps(node.name, starter, JobProcesses(node.name, _sweeper(driver, helpers.cgroup_instance)))
+        files = StepFiles(places.steps_dir)
+        steps = Steps(node.name, starter, JobProcesses(node.name, _sweeper(driver, helpers.cgroup_instance)), files)
         hooks = NodeHooks(node.name, own_user(), helpers.spawner, metrics)
         server = GrpcServer(
             [_prepared(node.address)],
@@ -114,6 +118,7 @@ async def serve(configuration: Configuration, places: Places, helpers: Helpers, 
             steps.begin(crew, attempts)
             crew.start(helpers.parent.serve(parent_said), name="supervisor parent")
             crew.start(ledger.keep_small(attempts.snapshot), name="journal")
+            await asyncio.to_thread(files.keep_only, _unreleased(memory))
             await _recover(attempts, ledger, memory, hooks.user, has_rebooted=memory.boot_id not in ("", boot))
             async with serve_local(places.supervisors_socket, 0o600, supervisor_handler(nonces, steps.serve_supervisor)):
                 [address] = await server.start()
@@ -225,6 +230,10 @@ async def _recover(attempts: Attempts, ledger: Ledger, memory: Memory, user: str
         await attempts.go_on(key, continuation(remembered.state, user, now, has_rebooted=has_rebooted))
     if memory.attempts or memory.reports:
         log.info("recovered", attempts=len(memory.attempts), reports=len(memory.reports), has_rebooted=has_rebooted)
+
+
+def _unreleased(memory: Memory) -> list[AttemptKey]:
+    return [key for key, remembered in memory.attempts.items() if remembered.state.phase is not Phase.RELEASED]
 
 
 def _sweeper(driver: str, instance: str) -> CgroupContainment | None:

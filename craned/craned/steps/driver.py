@@ -11,6 +11,7 @@ import structlog
 
 from craned.attempts.attempt import StepEnded, never_started
 from craned.crew import Crew
+from craned.steps.files import StepFiles
 from craned.steps.stdio import InputWindow, OutputWindow
 from craned.steps.supervisor_client import (
     Acknowledge,
@@ -30,7 +31,7 @@ from craned.steps.supervisor_client import (
     Written,
 )
 from craned.steps.supervisors import SupervisorLink
-from cranehooks.model.ids import NodeName, RunId, StepKey, TaskId
+from cranehooks.model.ids import AttemptKey, NodeName, RunId, StepKey, TaskId
 from cranehooks.model.job import ExitStatus, JobOnNode, StepSpec, TaskEnd
 from cranehooks.model.run import HookRun, HookSettings
 
@@ -139,10 +140,11 @@ class ActiveStep:
 class Steps:
     """All steps that have a supervisor here, and the ends of recent ones."""
 
-    def __init__(self, node: NodeName, starter: SupervisorStarter, killer: ProcessKiller) -> None:
+    def __init__(self, node: NodeName, starter: SupervisorStarter, killer: ProcessKiller, files: StepFiles) -> None:
         self._node = node
         self._starter = starter
         self._killer = killer
+        self._files = files
         self._steps: dict[StepKey, ActiveStep] = {}
         self._ended: OrderedDict[StepKey, ActiveStep] = OrderedDict()
         self._own_crew: Crew | None = None
@@ -194,7 +196,10 @@ class Steps:
             active.tell(Terminate(reason))
 
     async def kill_job(self, job: JobOnNode) -> tuple[str, ...]:
-        return await self._killer.kill_job(job)
+        """What survives, as pid and command. Nothing of the job's steps is needed any more: their files go, too."""
+        survivors = await self._killer.kill_job(job)
+        await asyncio.to_thread(self._files.remove, AttemptKey(job.job_id, job.attempt))
+        return survivors
 
     def ended(self, job: JobOnNode, key: StepKey, tasks: Iterable[TaskEnd], reason: str) -> None:
         """The step's end is on record: its launcher, present or late, is told."""

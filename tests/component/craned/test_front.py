@@ -14,6 +14,7 @@ import pytest
 
 from crane.hooks.v1 import craned_service_pb2 as pb
 from crane.hooks.v1 import craned_service_pb2_grpc
+from cranehooks.model.ids import BATCH_STEP
 from cranehooks.model.job import JobOnNode, StdioMode
 from cranekit import frames
 from cranekit.aio_frames import FrameStream
@@ -192,6 +193,30 @@ async def test_when_a_supervisor_dies_its_step_ends_and_nothing_of_it_lives_on(s
         assert processes_with(mark) == []
         await node.commands.release(job)
         await node.controller.expect("job_released", 45)
+
+
+async def test_what_dead_supervisors_left_on_disk_is_removed(site: Site) -> None:
+    stale = site.directory / "run" / "steps" / "job_99.1"
+    stale.mkdir(parents=True)
+    (stale / "script").touch()
+    mark = f"8{os.getpid()}"
+    job = own_job(46, NODE, script=f"#!/bin/sh\nexec /bin/sleep {mark}\n", cwd=str(site.directory))
+    async with controlled(site) as node:
+        async with site.daemon() as program:
+            assert not stale.exists()
+            await node.commands.run_step(job, own_step(BATCH_STEP, NODE))
+            await node.controller.expect("step_started", 46)
+            await eventually_async(lambda: processes_with(mark))
+            program.kill()
+        async with site.daemon():
+            # Its script may be needed yet.
+            [left] = stale.parent.iterdir()
+            assert left.name == "job_46.1"
+            os.kill(supervisor_of(processes_with(mark)[0]), signal.SIGKILL)
+            await node.controller.expect("step_ended", 46)
+            await node.commands.release(job)
+            await node.controller.expect("job_released", 46)
+            assert not left.exists()
 
 
 async def test_a_user_who_cannot_run_here_ends_the_step_and_not_the_prolog(site: Site) -> None:

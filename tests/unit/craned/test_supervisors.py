@@ -16,6 +16,7 @@ from crane.hooks.v1 import supervisor_pb2 as pb
 from craned.attempts.attempt import StepEnded
 from craned.crew import Crew
 from craned.steps.driver import ActiveStep, StepRefusedError, Steps
+from craned.steps.files import StepFiles
 from craned.steps.supervisors import Nonces, supervisor_handler
 from cranehooks.model.ids import BATCH_STEP, StepKey
 from cranehooks.model.job import JobOnNode, StepSpec
@@ -131,7 +132,7 @@ class FakeLauncher:
 @pytest.fixture
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     nonces, starter, killer = Nonces(tmp_path), FakeStarter(), FakeKiller()
-    steps = Steps(NODE, starter, killer)
+    steps = Steps(NODE, starter, killer, StepFiles(tmp_path / "steps"))
     rig = Rig(tmp_path / "s.sock", nonces, steps, starter, killer)
     async with asyncio.TaskGroup() as group:
         crew = Crew(group)
@@ -212,6 +213,14 @@ async def test_a_step_that_cannot_start_here_ends_with_the_reason(rig: Rig) -> N
     await eventually_async(lambda: rig.heard == [f"ended {STEP_KEY} user alice is unknown on cn01"])
     assert rig.active.end is not None
     assert all(task.cancelled for task in rig.active.end[0])
+
+
+async def test_with_the_last_process_of_a_job_go_the_files_of_its_steps(rig: Rig, tmp_path: Path) -> None:
+    for name in (f"job_{STEP_KEY.attempt_key}", "job_7.1"):
+        (tmp_path / "steps" / name).mkdir(parents=True)
+    await rig.steps.kill_job(JOB)
+    assert rig.killer.killed == [f"job {JOB.job_id}"]
+    assert [path.name for path in (tmp_path / "steps").iterdir()] == ["job_7.1"]
 
 
 async def test_launchers_come_one_after_another(rig: Rig) -> None:
