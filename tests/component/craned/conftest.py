@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from craned.places import cgroup_instance
 from cranekit.rpc.credentials import create_secret, read_secret
+from tests.support.control_groups import removed_control_groups
 from tests.support.eventually import eventually_async
 from tests.support.fake_controller import FakeController, NodeCommands, commands_to, fake_controller
 from tests.support.programs import Program, running
@@ -107,7 +109,8 @@ def site() -> Iterator[Site]:
     (directory / "ctld").mkdir(mode=0o700)
     create_secret(directory / "cluster.secret")
     site = Site(directory)
-    yield site
+    with removed_control_groups(cgroup_instance("test", NODE, site.journal.parent)):
+        yield site
     shutil.rmtree(directory)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cranehooks.execution.containment.cgroup2 import own_directory, remove_tree
+from tests.support.control_groups import removed_control_groups
 from tests.support.supervisor_peer import SupervisorPeer
 
 
@@ -26,10 +26,9 @@ def home() -> Iterator[Path]:
 @pytest.fixture
 async def craned(home: Path) -> AsyncIterator[SupervisorPeer]:
     instance = f"test.{home.name}"
-    async with SupervisorPeer(home, instance) as craned:
-        yield craned
-    own = own_directory()
-    if own is not None and (tree := own / "crane" / instance).exists():
-        # A step leaves the directory of its job to craned, and nothing else.
-        assert not list(tree.glob("*/step_*"))
-        remove_tree(tree)
+    with removed_control_groups(instance) as tree:
+        async with SupervisorPeer(home, instance) as craned:
+            yield craned
+        if tree is not None:
+            # A step leaves the directory of its job to craned, and nothing else.
+            assert not list(tree.glob("*/step_*"))

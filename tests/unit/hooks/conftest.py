@@ -10,6 +10,7 @@ from cranehooks.execution.containment.cells import Containment
 from cranehooks.execution.containment.detect import CGROUP2, NONE, ContainmentUnavailableError, detect
 from cranehooks.execution.process import reap_orphans
 from cranehooks.testing.faulty_scripts import HookScripts
+from tests.support.control_groups import removed_control_groups
 from tests.support.eventually import eventually
 
 
@@ -33,9 +34,11 @@ def files(tmp_path: Path) -> HookScripts:
 @pytest.fixture(params=[CGROUP2, NONE])
 def containment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Containment]:
     """Each driver in turn; cgroups are skipped where they are not ours to make."""
-    try:
-        driver, _ = detect(request.param, f"test.{tmp_path.parent.name}.{tmp_path.name}")
-    except ContainmentUnavailableError as error:
-        pytest.skip(str(error))
-    yield driver
-    driver.close()
+    name = f"test.{tmp_path.parent.name}.{tmp_path.name}"
+    with removed_control_groups(name):
+        try:
+            driver, _ = detect(request.param, name)
+        except ContainmentUnavailableError as error:
+            pytest.skip(str(error))
+        yield driver
+        driver.close()

@@ -5,6 +5,7 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from cranehooks.execution.containment.cgroup2 import CgroupContainment, own_dire
 from cranehooks.execution.containment.detect import CGROUP2, NONE, ContainmentUnavailableError, detect
 from cranehooks.execution.process import Process, SpawnRequest, spawn
 from cranehooks.testing.faulty_scripts import HookScripts
+from tests.support.control_groups import removed_control_groups
 from tests.support.eventually import eventually
 
 
@@ -99,14 +101,16 @@ def test_removing_twice_is_safe(containment: Containment) -> None:
 
 
 @pytest.fixture
-def cgroups(tmp_path: Path) -> CgroupContainment:
-    try:
-        driver, lost = detect(CGROUP2, f"test.{tmp_path.parent.name}.{tmp_path.name}")
-    except ContainmentUnavailableError as error:
-        pytest.skip(str(error))
-    assert lost == ""
-    assert isinstance(driver, CgroupContainment)
-    return driver
+def cgroups(tmp_path: Path) -> Iterator[CgroupContainment]:
+    name = f"test.{tmp_path.parent.name}.{tmp_path.name}"
+    with removed_control_groups(name):
+        try:
+            driver, lost = detect(CGROUP2, name)
+        except ContainmentUnavailableError as error:
+            pytest.skip(str(error))
+        assert lost == ""
+        assert isinstance(driver, CgroupContainment)
+        yield driver
 
 
 def test_what_a_dead_instance_left_is_swept(cgroups: CgroupContainment, files: HookScripts) -> None:

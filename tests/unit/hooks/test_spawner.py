@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,14 +16,17 @@ from cranehooks.model.outcome import OK, Outcome, OutcomeKind
 from cranehooks.model.run import HookRun, RunSpec, ScriptStarted
 from cranehooks.testing.faulty_scripts import HookScripts
 from cranehooks.testing.specs import prolog_spec
+from tests.support.control_groups import removed_control_groups
 from tests.support.eventually import eventually, eventually_async
 
 EXIT_3 = Outcome(OutcomeKind.EXIT, 3)
 
 
 @pytest.fixture
-def root_name(tmp_path: Path) -> str:
-    return f"test.{tmp_path.parent.name}.{tmp_path.name}"
+def root_name(tmp_path: Path) -> Iterator[str]:
+    name = f"test.{tmp_path.parent.name}.{tmp_path.name}"
+    with removed_control_groups(name):
+        yield name
 
 
 @pytest.fixture(params=[CGROUP2, NONE])
