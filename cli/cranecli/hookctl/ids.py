@@ -8,7 +8,9 @@ MOST_JOBS = 10_000
 """Of one command: more is a slip of the hand."""
 
 ACTIVE_STATES = ("pending", "configuring", "running", "completing", "held")
-STATES = (*ACTIVE_STATES, "completed", "failed", "cancelled", "timed_out", "node_fail")
+ENDED_STATES = ("completed", "failed", "cancelled", "timed_out", "node_fail")
+STATES = (*ACTIVE_STATES, *ENDED_STATES)
+_GROUPS = {"active": ACTIVE_STATES, "ended": ENDED_STATES}
 
 
 def job_number(text: str) -> str:
@@ -33,15 +35,15 @@ def job_numbers(texts: list[str]) -> list[str]:
 
 
 def job_states(text: str) -> list[str]:
-    """Names of job states as the wire has them, from `running,held` or `active`."""
+    """Names of job states as the wire has them, from `running,held`, `active` or `ended`."""
     wanted: list[str] = []
     for word in filter(None, (part.strip().lower().replace("-", "_") for part in text.split(","))):
-        if word == "active":
-            wanted += ACTIVE_STATES
+        if word in _GROUPS:
+            wanted += _GROUPS[word]
             continue
         known = next((state for state in STATES if state.replace("_", "") == word.replace("_", "")), None)
         if known is None:
-            message = f"unknown state {word!r}: expected active or some of {', '.join(STATES)}"
+            message = f"unknown state {word!r}: expected active, ended, or some of {', '.join(STATES)}"
             raise CommandError(message, ExitCode.USAGE)
         wanted.append(known)
     return [f"JOB_STATE_{state.upper()}" for state in wanted]

@@ -2,12 +2,18 @@
 
 import sys
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cranecli.hookctl.page import Format, FormatOption, note, show, show_document
 
+if TYPE_CHECKING:
+    from cranecli.front.client import Body, FrontClient
+
+MOST_LISTED = 1000
+"""What the controller gives in one answer."""
+LISTED_FOR_PEOPLE = 50
 JobIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Job ids; ranges such as 40-45 too.")]
 
 
@@ -15,28 +21,65 @@ def jobs(
     state: Annotated[
         str,
         typer.Option(
-            "-t", "--state", help="Only these states, comma separated: pending, running, held, completed, …, or active."
+            "-t", "--state", help="Only these states, comma separated: pending, running, held, completed, …; active; ended."
         ),
     ] = "",
     user: Annotated[str, typer.Option("-u", "--user", help="Only this user's jobs.")] = "",
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "-n",
+            "--limit",
+            metavar="N",
+            min=1,
+            max=MOST_LISTED,
+            help=f"At most N jobs, the newest (default {LISTED_FOR_PEOPLE}; {MOST_LISTED} with -o json).",
+        ),
+    ] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """List jobs, newest last."""
+    """List jobs, newest last; those that have not ended come before all others if there are too many."""
     from cranecli.hookctl.front import front
     from cranecli.hookctl.ids import job_states
     from cranecli.render.documents import job_document
-    from cranecli.render.records import job_record, objects
+    from cranecli.render.records import job_record
     from cranecli.render.style import style_of, width_of
     from cranecli.render.tables import jobs_table
 
-    request = {"states": job_states(state), "user": user}
+    most = limit or (MOST_LISTED if output is Format.JSON else LISTED_FOR_PEOPLE)
+    states = job_states(state)
     with front() as controller:
-        answer = controller.call("ListJobs", request)
-        records = [job_record(job) for job in objects(answer, "jobs")]
+        found, is_cut = _listed(controller, states, user, most)
+        records = [job_record(job) for job in found]
     if output is Format.JSON:
         show_document({"jobs": [job_document(record) for record in records]})
     else:
         show(jobs_table(records, time.time(), style_of(sys.stdout), width_of(sys.stdout)))
+    if is_cut:
+        note(f"hookctl: only the newest {most} jobs are listed; --state, --user and --limit (at most {MOST_LISTED}) show others")
+
+
+def _listed(controller: "FrontClient", states: list[str], user: str, most: int) -> "tuple[list[Body], bool]":
+    """At most `most` jobs, those that have not ended before those that have; whether some were left out."""
+    from cranecli.hookctl.ids import job_states
+    from cranecli.render.records import objects
+
+    def ask(some_states: list[str], limit: int) -> "list[Body]":
+        answer = controller.call("ListJobs", {"states": some_states, "user": user, "limit": min(limit, MOST_LISTED)})
+        return [dict(job) for job in objects(answer, "jobs")]
+
+    if states:
+        # The limit counts before the states do.
+        found = ask(states, MOST_LISTED)
+        return found[-most:], len(found) > most or len(found) == MOST_LISTED
+    active = ask(job_states("active"), MOST_LISTED)
+    ended = ask(job_states("ended"), most + 1)
+    # A job that ended between the questions is in both answers: as it is now.
+    seen = {job["job_id"] for job in ended}
+    active = [job for job in active if job["job_id"] not in seen][-most:]
+    room = most - len(active)
+    chosen = sorted([*active, *ended[len(ended) - min(room, len(ended)) :]], key=lambda job: int(job["job_id"]))
+    return chosen, len(ended) > room or len(active) == MOST_LISTED
 
 
 def job(

@@ -27,6 +27,8 @@ class RecordingDaemon:
     def __init__(self, path: str) -> None:
         self.answers: dict[str, Json | list[Json]] = {}
         """By method: an answer, an `{"error": …}`, or the items of a stream."""
+        self.successive: dict[str, list[Json]] = {}
+        """By method, answers that come before that, each once."""
         self.requests: list[tuple[str, Json]] = []
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(path)
@@ -60,7 +62,8 @@ class RecordingDaemon:
                         connection.sendall(frames.encode(frames.JSON, json.dumps({"id": message["id"], **answer}).encode()))
 
     def _answers(self, method: str) -> Iterator[Json]:
-        answer = self.answers.get(method, {})
+        successive = self.successive.get(method)
+        answer = successive.pop(0) if successive else self.answers.get(method, {})
         if isinstance(answer, list):
             yield from ({"item": item} for item in answer)
             yield {"end": True}
@@ -86,7 +89,7 @@ def error(code: str, message: str) -> Json:
 def test_jobs_as_table_and_as_json(daemon: RecordingDaemon, capsys: pytest.CaptureFixture[str]) -> None:
     daemon.answers["ListJobs"] = {"jobs": [recorded("requeued_job")["job"]]}
     assert run(["jobs", "--state", "completed", "--user", "alice"]) == 0
-    assert daemon.requests == [("ListJobs", {"states": ["JOB_STATE_COMPLETED"], "user": "alice"})]
+    assert daemon.requests == [("ListJobs", {"states": ["JOB_STATE_COMPLETED"], "user": "alice", "limit": 1000})]
     table = capsys.readouterr().out
     assert table.splitlines()[0].split()[:3] == ["JOB", "NAME", "USER"]
     assert "\x1b" not in table
@@ -258,3 +261,21 @@ def test_help_imports_little() -> None:
     code = "import sys; from cranecli.hookctl.main import run; run(['--help']); print(sorted({'rich','pydantic','grpc','yaml','google'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "[]"
+
+
+def numbered_jobs(first: int, last: int, state: str) -> list[Json]:
+    return [{**recorded("requeued_job")["job"], "job_id": str(number), "state": state} for number in range(first, last + 1)]
+
+
+def test_jobs_lists_what_has_not_ended_and_the_newest_others(daemon: RecordingDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.successive["ListJobs"] = [
+        {"jobs": numbered_jobs(7, 7, "JOB_STATE_RUNNING")},
+        {"jobs": numbered_jobs(90, 92, "JOB_STATE_COMPLETED")},
+    ]
+    assert run(["jobs", "--limit", "3"]) == 0
+    active, ended = (body for _, body in daemon.requests)
+    assert ("JOB_STATE_HELD" in active["states"], active["limit"]) == (True, 1000)
+    assert ("JOB_STATE_COMPLETED" in ended["states"], ended["limit"]) == (True, 4)
+    shown = capsys.readouterr()
+    assert [line.split()[0] for line in shown.out.splitlines()[1:]] == ["7", "91", "92"]
+    assert shown.err == "hookctl: only the newest 3 jobs are listed; --state, --user and --limit (at most 1000) show others\n"
