@@ -51,7 +51,7 @@ async def supervise(bootstrap: Bootstrap) -> None:
     async with AsyncExitStack() as resources, asyncio.TaskGroup() as group:
         step = StepRun(bootstrap, craned, window, group, resources)
         loop.add_signal_handler(signal.SIGCHLD, reap_orphans)
-        loop.add_signal_handler(signal.SIGTERM, step.terminated, "its supervisor was asked to stop")
+        loop.add_signal_handler(signal.SIGTERM, step.stop)
         conversation = group.create_task(craned.serve(step), name="craned")
         step.feed(Begin())
         await step.over.wait()

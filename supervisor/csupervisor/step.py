@@ -5,7 +5,8 @@
                     └───────────────────────────────────────┘
 
 STARTING prepares the step and runs the before-hooks of its tasks; RUNNING begins once every task has started or
-ended. A step whose output goes to files waits for nobody. ENDED is reported once per dial until it is acknowledged.
+ended. A step whose output goes to files waits for nobody. ENDED is reported once per dial until it is acknowledged; a
+supervisor that was asked to stop waits for that only so long.
 """
 
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from csupervisor.task import CANCELLED_EXIT, STOPPED_EXIT, InvalidTransitionErro
 
 ATTACH_MARGIN_S: Final = 30.0
 """How much longer than the launcher grace a step waits for its launcher's first word."""
+DELIVER_WITHIN_S: Final = 30.0
+"""How long a supervisor that was asked to stop waits for a craned that takes the step's end: a host that shuts down does not hang."""
 LAUNCHER_GONE: Final = "launcher gone"
 _ENDS_A_STEP: Final = frozenset({SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGTERM})
 
@@ -34,12 +37,15 @@ class Phase(Enum):
     """No task is left; what remains is killed and the last output is sent."""
     ENDED = "ended"
     ACKNOWLEDGED = "acknowledged"
+    UNDELIVERED = "undelivered"
+    """Asked to stop, and nobody took the end in time."""
 
 
 class Timer(Enum):
     ATTACH = "attach"
     LAUNCHER = "launcher"
     OUTPUT = "output"
+    DELIVERY = "delivery"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,13 @@ class Terminate:
 
 
 @dataclass(frozen=True, slots=True)
+class Stop:
+    """The supervisor itself is to go, as when its host shuts down. Repeating it changes nothing."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Signal:
     number: int
 
@@ -130,6 +143,7 @@ Event = (
     | TaskRunning
     | TaskOver
     | Terminate
+    | Stop
     | Signal
     | CleanedUp
     | OutputSent
@@ -222,6 +236,7 @@ class Step:
     launcher_grace_s: float
     output_grace_s: float
     """How long a step that was terminated waits for its last output to be taken."""
+    deliver_within_s: float = DELIVER_WITHIN_S
     phase: Phase = Phase.NEW
     has_begun_tasks: bool = False
     running: frozenset[TaskId] = frozenset()
@@ -229,6 +244,7 @@ class Step:
     ends: tuple[TaskEnd, ...] = ()
     reason: str = ""
     is_terminated: bool = False
+    is_stopping: bool = False
     unkillable: tuple[str, ...] | None = None
     """None: not cleaned up yet."""
     is_output_sent: bool = False
@@ -236,11 +252,13 @@ class Step:
     def check_invariants(self) -> None:
         ended = {end.task_id for end in self.ends}
         assert len(ended) == len(self.ends), f"a task ended twice: {self}"
-        is_over = self.phase in (Phase.ENDING, Phase.ENDED, Phase.ACKNOWLEDGED)
+        is_over = self.phase is Phase.ENDING or self.phase in _AFTER_THE_END
         assert is_over == (ended == set(self.task_ids)), self
-        assert self.phase not in (Phase.ENDED, Phase.ACKNOWLEDGED) or (self.unkillable is not None and self.is_output_sent), self
+        assert self.phase not in _AFTER_THE_END or (self.unkillable is not None and self.is_output_sent), self
         assert not self.is_terminated or self.reason, self
 
+
+_AFTER_THE_END: Final = (Phase.ENDED, Phase.ACKNOWLEDGED, Phase.UNDELIVERED)
 
 Advance = tuple[Step, tuple[Effect, ...]]
 
@@ -262,6 +280,8 @@ def advance(step: Step, event: Event) -> Advance:
             return _launcher_lost(step)
         case Terminate(reason):
             return _terminate(step, reason)
+        case Stop(reason):
+            return _stop(step, reason)
         case Signal(number):
             return _signal(step, number)
         case TimerEnded(timer):
@@ -291,8 +311,9 @@ def _progress(step: Step, event: Event) -> Advance:
         case Phase.ENDING, OutputSent():
             return _finish(replace(step, is_output_sent=True))
         case Phase.ENDED, EndAcknowledged():
-            return replace(step, phase=Phase.ACKNOWLEDGED), (Exit(),)
-        case Phase.ACKNOWLEDGED, EndAcknowledged():
+            effects = (CancelTimer(Timer.DELIVERY), Exit()) if step.is_stopping else (Exit(),)
+            return replace(step, phase=Phase.ACKNOWLEDGED), effects
+        case ((Phase.ACKNOWLEDGED | Phase.UNDELIVERED), EndAcknowledged()):
             return step, ()
         case _:
             raise InvalidTransitionError(step, event)
@@ -311,7 +332,7 @@ def _launcher_lost(step: Step) -> Advance:
 
 
 def _terminate(step: Step, reason: str) -> Advance:
-    if step.is_terminated or step.phase in (Phase.ENDED, Phase.ACKNOWLEDGED):
+    if step.is_terminated or step.phase in _AFTER_THE_END:
         return step, ()
     if step.phase is Phase.ENDING:
         step = replace(step, is_terminated=True, reason=step.reason or reason)
@@ -324,6 +345,15 @@ def _terminate(step: Step, reason: str) -> Advance:
             return step, (TerminateTasks(reason),)
         case _:
             return step, ()
+
+
+def _stop(step: Step, reason: str) -> Advance:
+    if step.is_stopping:
+        return step, ()
+    step = replace(step, is_stopping=True)
+    if step.phase is Phase.ENDED:
+        return step, (SetTimer(Timer.DELIVERY, step.deliver_within_s),)
+    return _terminate(step, reason)
 
 
 def _signal(step: Step, number: int) -> Advance:
@@ -341,6 +371,8 @@ def _timer_ended(step: Step, timer: Timer) -> Advance:
             return _terminate(step, f"the launcher did not attach within {waited_s:g} s")
         case Timer.LAUNCHER, (Phase.STARTING | Phase.RUNNING):
             return _terminate(step, LAUNCHER_GONE)
+        case Timer.DELIVERY, Phase.ENDED:
+            return replace(step, phase=Phase.UNDELIVERED), (Exit(),)
         case ((Timer.LAUNCHER | Timer.OUTPUT), Phase.ENDING):
             return step, (DropOutput(),)
         case _:
@@ -384,4 +416,5 @@ def _finish(step: Step) -> Advance:
     order = {task_id: place for place, task_id in enumerate(step.task_ids)}
     tasks = tuple(sorted(step.ends, key=lambda end: order[end.task_id]))
     end = StepEnd(tasks, step.reason, step.unkillable or ())
-    return step, (CancelTimer(Timer.LAUNCHER), CancelTimer(Timer.OUTPUT), ReportEnd(end))
+    bound = (SetTimer(Timer.DELIVERY, step.deliver_within_s),) if step.is_stopping else ()
+    return step, (CancelTimer(Timer.LAUNCHER), CancelTimer(Timer.OUTPUT), ReportEnd(end), *bound)

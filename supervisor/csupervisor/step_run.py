@@ -53,7 +53,14 @@ class StepRun:
     """One step on this node; hears what craned says (`craned_client.CranedListener`)."""
 
     def __init__(
-        self, bootstrap: Bootstrap, craned: Craned, window: OutputWindow, group: asyncio.TaskGroup, resources: AsyncExitStack
+        self,
+        bootstrap: Bootstrap,
+        craned: Craned,
+        window: OutputWindow,
+        group: asyncio.TaskGroup,
+        resources: AsyncExitStack,
+        *,
+        deliver_within_s: float = machine.DELIVER_WITHIN_S,
     ) -> None:
         """Work goes into `group`; what has to be closed after all of that goes onto `resources`."""
         self._bootstrap = bootstrap
@@ -68,6 +75,7 @@ class StepRun:
             has_launcher=bootstrap.step.stdio is StdioMode.ATTACHED,
             launcher_grace_s=bootstrap.launcher_grace_s,
             output_grace_s=bootstrap.kill_grace_s,
+            deliver_within_s=deliver_within_s,
         )
         self._events: deque[machine.Event] = deque()
         self._timers: dict[machine.Timer, asyncio.TimerHandle] = {}
@@ -125,6 +133,10 @@ class StepRun:
     def end_acknowledged(self) -> None:
         self.feed(machine.EndAcknowledged())
 
+    def stop(self) -> None:
+        """The supervisor is asked to go: it ends the step, and waits only so long for somebody who takes the end."""
+        self.feed(machine.Stop("its supervisor was asked to stop"))
+
     # ---- what the machine asks for
 
     def _carry_out(self, effect: machine.Effect) -> None:
@@ -156,6 +168,8 @@ class StepRun:
                 _log.info("step %s ended: %s", self._bootstrap.key, _summary(end))
                 self._craned.send_end(end)
             case machine.Exit():
+                if self._state.phase is machine.Phase.UNDELIVERED:
+                    _log.warning("step %s: no craned took its end within %g s", self._bootstrap.key, self._state.deliver_within_s)
                 self.over.set()
 
     def _cancel_timer(self, timer: machine.Timer) -> None:

@@ -145,6 +145,22 @@ def test_what_cannot_happen_is_refused(event: machine.Event) -> None:
         advance(step(), event)
 
 
+def test_one_that_is_asked_to_stop_waits_only_so_long_for_somebody_who_takes_the_end() -> None:
+    state, effects = play(step(), *RUNNING, machine.Stop("asked to stop"), *OVER, machine.CleanedUp(), machine.OutputSent())
+    assert machine.TerminateTasks("asked to stop") in effects
+    assert effects[-1] == machine.SetTimer(Timer.DELIVERY, machine.DELIVER_WITHIN_S)
+    assert advance(state, machine.EndAcknowledged())[1] == (machine.CancelTimer(Timer.DELIVERY), machine.Exit())
+    state, effects = play(state, machine.TimerEnded(Timer.DELIVERY))
+    assert (state.phase, effects) == (Phase.UNDELIVERED, [machine.Exit()])
+    assert advance(state, machine.EndAcknowledged()) == (state, ())
+
+
+def test_one_that_is_asked_to_stop_after_its_end_does_not_start_anew() -> None:
+    state, _ = play(step(), *RUNNING, *OVER, machine.CleanedUp(), machine.OutputSent())
+    state, effects = play(state, machine.Stop("asked to stop"), machine.Stop("asked to stop"))
+    assert (state.phase, effects) == (Phase.ENDED, [machine.SetTimer(Timer.DELIVERY, machine.DELIVER_WITHIN_S)])
+
+
 # ---- every order
 
 
@@ -154,6 +170,7 @@ def possible(state: Step, owed: frozenset[object]) -> list[tuple[machine.Event, 
         (machine.LauncherAttached(), owed),
         (machine.LauncherLost(), owed),
         (machine.Terminate("cancelled"), owed),
+        (machine.Stop("asked to stop"), owed),
         (machine.Signal(15), owed),
     ]
     for answer in owed:
@@ -220,8 +237,10 @@ def test_the_promises_hold_in_every_order(has_launcher: bool) -> None:
             assert not now_reports or now_cleanups == 1, "ended before it was cleaned up"
             exits += any(isinstance(effect, machine.Exit) for effect in effects)
             now_owed = owed_after(rest, effects)
-            if after.phase not in (Phase.ENDED, Phase.ACKNOWLEDGED):
+            if after.phase not in (Phase.ENDED, Phase.ACKNOWLEDGED, Phase.UNDELIVERED):
                 assert now_owed, f"nothing moves it on: {after}"
+            if after.phase is Phase.ENDED and after.is_stopping:
+                assert Timer.DELIVERY in now_owed, f"it may wait for ever: {after}"
             node = (after, now_owed, now_reports, now_cleanups)
             if node not in seen:
                 seen.add(node)
