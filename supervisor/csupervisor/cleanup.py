@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from cranehooks.execution.containment.cells import Cell, Containment
-from cranehooks.execution.containment.cgroup2 import CgroupCell, CgroupContainment, own_directory
+from cranehooks.execution.containment.cgroup2 import CgroupCell, CgroupContainment, make_directory, own_directory
 from cranehooks.execution.containment.detect import CGROUP2, detect
 from cranehooks.execution.process import OWNED_PIDS
 from cranehooks.model.ids import TaskId
@@ -39,7 +39,7 @@ class StepCells:
         if isinstance(containment, CgroupContainment):
             directory = containment.root / bootstrap.cgroup_root
             # craned may have made it, with the job's limits.
-            directory.mkdir(parents=True, exist_ok=True)
+            make_directory(directory)
             return cls(containment, CgroupCell(directory), str(directory))
         cell = containment.create("step")
         # It has no first process: it stands for whatever falls to us and is no task's.

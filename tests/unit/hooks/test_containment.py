@@ -1,18 +1,20 @@
 """No process gets away from its cell, by whatever driver."""
 
+import contextlib
 import os
 import select
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from cranehooks.execution.containment import session
 from cranehooks.execution.containment.cells import Cell, Containment, command_of
-from cranehooks.execution.containment.cgroup2 import CgroupContainment, own_directory
+from cranehooks.execution.containment.cgroup2 import CgroupContainment, make_directory, own_directory
 from cranehooks.execution.containment.detect import CGROUP2, NONE, ContainmentUnavailableError, detect
 from cranehooks.execution.process import Process, SpawnRequest, spawn
 from cranehooks.testing.faulty_scripts import HookScripts
@@ -111,6 +113,45 @@ def cgroups(tmp_path: Path) -> Iterator[CgroupContainment]:
         assert lost == ""
         assert isinstance(driver, CgroupContainment)
         yield driver
+
+
+def test_the_end_of_an_instance_leaves_the_cells_of_its_successor(cgroups: CgroupContainment, files: HookScripts) -> None:
+    successor = CgroupContainment(cgroups.root.parents[1], cgroups.root.name)
+    cell = successor.create("42.1/epilog@cn01")
+    cgroups.close()
+    process = start(cell, files.ok())
+    reap(cell, process)
+    assert cell.is_empty()
+    cell.remove()
+    successor.close()
+    assert not cgroups.root.exists()
+
+
+def test_a_cell_swept_by_a_successor_is_empty(cgroups: CgroupContainment, files: HookScripts) -> None:
+    cell = cgroups.create("42.1/prolog@cn01")
+    process = start(cell, files.hangs())
+    CgroupContainment(cgroups.root.parents[1], cgroups.root.name).sweep("hooks")
+    reap(cell, process)
+    assert cell.is_empty()
+    cell.kill()
+    cell.remove()
+
+
+def test_directories_are_made_while_others_remove_what_is_empty_above(tmp_path: Path) -> None:
+    above = tmp_path / "crane"
+
+    def come_and_go(name: str) -> int:
+        made = 0
+        for _ in range(500):
+            make_directory(above / name / "hooks")
+            made += 1
+            for directory in (above / name / "hooks", above / name, above):
+                with contextlib.suppress(OSError):
+                    directory.rmdir()
+        return made
+
+    with ThreadPoolExecutor(2) as instances:
+        assert list(instances.map(come_and_go, ("one", "other"))) == [500, 500]
 
 
 def test_what_a_dead_instance_left_is_swept(cgroups: CgroupContainment, files: HookScripts) -> None:

@@ -16,6 +16,7 @@ _GONE = (errno.ENOENT, errno.ENODEV)
 _HOOKS = "hooks"
 _MAX_TWINS = 1000
 _BUSY_ATTEMPTS = 3
+_MAKE_ATTEMPTS = 100
 _SWEEP_TIMEOUT_S = 5.0
 
 
@@ -86,7 +87,13 @@ class CgroupCell:
 
     def is_empty(self) -> bool:
         # Reading is also what arms the notification of the next change.
-        return b"populated 0" in os.pread(self._events_fd, 256, 0)
+        try:
+            return b"populated 0" in os.pread(self._events_fd, 256, 0)
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+            # Swept by the instance that takes our place, and nobody can live in what has been removed.
+            return True
 
     def kill(self) -> None:
         kill_tree(self.directory)
@@ -119,7 +126,7 @@ class CgroupContainment:
             OSError: the hierarchy does not let us.
         """
         self.root = base / "crane" / file_name(root_name)
-        self.root.mkdir(parents=True, exist_ok=True)
+        make_directory(self.root)
 
     def create(self, name: str) -> CgroupCell:
         return self._create(self.root / _HOOKS, file_name(name))
@@ -143,9 +150,8 @@ class CgroupContainment:
         return killed
 
     def close(self) -> None:
-        remove_tree(self.root / _HOOKS)
-        for directory in (self.root, self.root.parent):
-            # Others may still have cells there.
+        # Cells are removed one by one: an instance that has taken our place may have made its own among them, still empty.
+        for directory in (self.root / _HOOKS, self.root, self.root.parent):
             with contextlib.suppress(OSError):
                 directory.rmdir()
 
@@ -155,14 +161,34 @@ class CgroupContainment:
         for number in range(_MAX_TWINS):
             directory = parent / (f"{name}~{number}" if number else name)
             try:
-                directory.mkdir()
-            except FileNotFoundError:
-                parent.mkdir(parents=True, exist_ok=True)
-                directory.mkdir()
+                make_directory(directory, exist_ok=False)
             except FileExistsError:
                 continue
             return CgroupCell(directory)
         raise FileExistsError(errno.EEXIST, f"{_MAX_TWINS} cgroups of that name exist", str(parent / name))
+
+
+def make_directory(directory: Path, *, exist_ok: bool = True) -> None:
+    """Make a cgroup and those above it, although an instance that ends may be removing them while they are empty.
+
+    Raises:
+        FileExistsError: it is there, and must not be.
+        OSError: the hierarchy does not let us.
+    """
+    for attempt in range(_MAKE_ATTEMPTS):
+        try:
+            directory.mkdir()
+        except FileExistsError:
+            if not exist_ok:
+                raise
+            if directory.is_dir():
+                return
+        except FileNotFoundError:
+            if attempt == _MAKE_ATTEMPTS - 1:
+                raise
+            make_directory(directory.parent)
+        else:
+            return
 
 
 def _tree(top: Path) -> Iterator[Path]:
