@@ -42,7 +42,8 @@ def test_one_profile(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     assert capsys.readouterr().out == CRANE_FAIL
 
 
-def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     assert run(["profile"]) == 0
     names = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
     assert names == ["PROFILE", "crane-requeue (default)", "crane-fail", "slurm", "sunk"]
