@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cranecli.hookctl.failure import CommandError, ExitCode
+from cranecli.hookctl.page import note
 
 if TYPE_CHECKING:
     from cranecli.hookctl.local_cluster import LocalCluster
+
+_NOT_FOUND = 127
+_NOT_EXECUTABLE = 126
 
 
 def local(
@@ -46,9 +50,12 @@ def local(
     With COMMAND the exit status is the command's; without, the cluster runs until it is interrupted.
     """
     from cranecli.hookctl.local_cluster import LocalCluster
+    from cranecli.hookctl.local_config import check_hooks
     from cranecli.hookctl.local_daemons import StartError
     from cranecli.hookctl.progress import progress_line
 
+    if config is not None:
+        check_hooks(config)
     with progress_line() as progress, interruptible():
         try:
             cluster = LocalCluster(nodes, config, state_dir, unix=unix, keep=keep, progress=progress)
@@ -83,8 +90,8 @@ def run_inside(cluster: "LocalCluster", command: Sequence[str], extra: Mapping[s
     try:
         process = subprocess.Popen(list(command), env={**cluster.env, **(extra or {})})
     except OSError as error:
-        message = f"cannot run {command[0]}: {os.strerror(error.errno or 0).lower()}"
-        raise CommandError(message, ExitCode.REFUSED) from error
+        note(f"hookctl: error: cannot run {command[0]}: {os.strerror(error.errno or 0).lower()}")
+        return _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE
     # An interrupt on the terminal reaches the command, too: what it means is the command's to say.
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -32,6 +32,7 @@ START_DEADLINE_S = 60.0
 STOP_GRACE_S = 10.0
 _STARTING_AT_ONCE = 4
 _LOG_TAIL_LINES = 15
+_LOCK_FILE = "lock"
 _LONGEST_SOCKET_PATH = 107
 _LONG_PARENT = 40
 _POLL_S = 0.02
@@ -229,6 +230,7 @@ class LocalCluster:
         else:
             self.state_dir = self._wanted_state_dir.absolute()
             self._made_state_dir = not self.state_dir.exists()
+            _check_for_use(self.state_dir)
             self.state_dir.mkdir(parents=True, exist_ok=True)
         longest = max(
             (self.state_dir / "run" / name / "private" / "supervisors.sock" for name in (LOGIN, *self.node_names)), key=_bytes
@@ -239,7 +241,7 @@ class LocalCluster:
         if os.geteuid() == 0 and self._made_state_dir:
             # Front ends of other users pass through it; what is secret is 0700 below.
             self.state_dir.chmod(0o755)
-        self._lock = os.open(self.state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._lock = os.open(self.state_dir / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -329,6 +331,16 @@ class LocalCluster:
         temporary = self.state_dir / "cluster.json.new"
         temporary.write_text(json.dumps(control, indent=1), encoding="utf-8")
         temporary.replace(self.state_dir / "cluster.json")
+
+
+def _check_for_use(directory: Path) -> None:
+    """Raises StartError: what is there is no directory, or one with files of somebody else's, which a cluster would overwrite."""
+    if directory.exists() and not directory.is_dir():
+        message = f"{directory} is not a directory"
+        raise StartError(message)
+    if directory.is_dir() and not (directory / _LOCK_FILE).exists() and any(directory.iterdir()):
+        message = f"{directory} holds files that are not a local cluster's: name a new or an empty directory"
+        raise StartError(message)
 
 
 def _bytes(path: Path) -> int:

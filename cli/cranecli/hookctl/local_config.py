@@ -6,12 +6,15 @@ import secrets
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from cranecli.hookctl.failure import CommandError, ExitCode
+from cranehooks.execution.scripts import problem_of
+from cranehooks.model.points import CONTRACTS, Runner
 from cranehooks.settings import ClusterSettings, load
 from cranehooks.settings.document import OLDER_HOOK_KEYS
 from cranekit.yaml_lines import SettingsError
@@ -26,6 +29,7 @@ _MEMORY_BYTES = 4 << 30
 _LONGEST_SITE_NAME = 24
 _HOOK_SECTIONS = ("JobLifecycleHook", "JobLogHook")
 _TIED_TO_THE_SITE = ("ControlMachine", "ControlAddress", "CranectldUser", "CranedUser", "DefaultPartition")
+_DAEMONS_POINTS = tuple(point for point, contract in CONTRACTS.items() if contract.runner is not Runner.CRUN)
 
 Document = dict[str, Any]  # the values of a YAML mapping are of any YAML type
 
@@ -113,6 +117,18 @@ def settings_of(path: Path) -> ClusterSettings:
         return load(path)
     except SettingsError as error:
         raise CommandError(f"{path} cannot be used:\n{error}", ExitCode.USAGE) from error
+
+
+def check_hooks(path: Path) -> None:
+    """Looks at the scripts that a local cluster's daemons would run, as they do when they start.
+
+    Raises:
+        CommandError: With every script that cannot run, and its place in the file.
+    """
+    settings = settings_of(path)
+    problems = settings.check_scripts(_DAEMONS_POINTS, partial(problem_of, settings.profile))
+    if problems:
+        raise CommandError(f"{path} cannot be used:\n{SettingsError(problems)}", ExitCode.USAGE)
 
 
 def effective(config: LocalConfig, state_dir: Path, cluster_name: str, addresses: Mapping[str, str]) -> Document:

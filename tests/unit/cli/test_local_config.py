@@ -8,15 +8,20 @@ import pytest
 import yaml
 
 from cranecli.hookctl.failure import CommandError, ExitCode
+from cranecli.hookctl.local import run_inside
+from cranecli.hookctl.local_cluster import LocalCluster
 from cranecli.hookctl.local_config import (
     CONTROLLER,
     ReservedPorts,
+    check_hooks,
     default_config,
     effective,
     own_cluster_name,
     site_config,
     write,
 )
+from cranecli.hookctl.local_daemons import StartError
+from cranecli.hookctl.main import run
 from cranehooks.settings import load
 
 SITE = """
@@ -139,3 +144,41 @@ def test_cluster_is_never_called_as_the_site(tmp_path: Path) -> None:
     assert own_cluster_name(config).startswith("site-local-")
     assert own_cluster_name(config) != own_cluster_name(config)
     assert own_cluster_name(default_config(1)).startswith("local-")
+
+
+def test_scripts_that_cannot_run_are_told_with_their_place_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text(SITE)
+    line = SITE.splitlines().index("  PrologCranectld: /opt/ctld.sh") + 1
+    with pytest.raises(CommandError) as caught:
+        check_hooks(path)
+    assert caught.value.status is ExitCode.USAGE
+    assert str(caught.value).splitlines() == [
+        f"{path} cannot be used:",
+        f"{path}:{line - 1}:11: Prolog: {tmp_path}/last.sh does not exist",
+        f"{path}:{line}:20: CranectldProlog: /opt/ctld.sh does not exist",
+    ]
+    assert run(["local", "--config", str(path), "--", "true"]) == 2
+    assert "/opt/ctld.sh does not exist" in capsys.readouterr().err
+
+
+def test_a_state_directory_with_files_of_others_is_left_alone(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("mine")
+    with pytest.raises(StartError, match="holds files that are not a local cluster's"):
+        LocalCluster(1, state_dir=tmp_path).start()
+    with pytest.raises(StartError, match="is not a directory"):
+        LocalCluster(1, state_dir=config).start()
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+    assert config.read_text() == "mine"
+
+
+@pytest.mark.parametrize(("command", "status"), [("/nonexistent/program", 127), ("/tmp", 126)])
+def test_a_command_that_cannot_run_ends_as_in_a_shell(
+    command: str, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(LocalCluster, "env", {})
+    assert run_inside(LocalCluster(1), [command]) == status
+    assert capsys.readouterr().err.startswith(f"hookctl: error: cannot run {command}: ")
