@@ -160,7 +160,7 @@ def test_failing_task_prolog_cancels_that_task_alone(stage: ScriptedCluster) -> 
     stage.plan("one-of-three", "TaskProlog", 'if [ "$CRANE_PROCID" = 1 ]; then echo print not me; exit 8; fi')
     result = stage.run("crun", "-n3", str(stage.tracer), "task", label="one-of-three")
     assert result.returncode == 1
-    assert "task 1: Cancelled" in result.stderr
+    assert "task 1 cancelled: TaskProlog" in result.stderr
     job = stage.ended("one-of-three")
     assert sorted(call.environment["CRANE_PROCID"] for call in stage.calls("one-of-three", "task")) == ["0", "2"]
     assert not any(node.drains for node in stage.nodes().values())

@@ -53,7 +53,10 @@ def tasks_report(node: str, tasks: Sequence[Body]) -> list[str]:
 
 
 class ToldCancellations:
-    """Says why tasks were cancelled as soon as a node tells, once for each reason; who was named need not be named at the end again."""
+    """Says why tasks were cancelled as soon as a node tells, once for each reason; who was named need not be named at the end again.
+
+    A task that failed before it started, as some profiles have it, is told like one that was cancelled.
+    """
 
     def __init__(self, placement: Mapping[str, Sequence[int]]) -> None:
         """`placement`: the tasks of each node."""
@@ -63,10 +66,12 @@ class ToldCancellations:
 
     def line_of(self, notice: str) -> str:
         """What to say of a node's notice; empty: its reason has been said."""
-        task, separator, reason = notice.partition(" cancelled: ")
-        number = task.removeprefix("task ")
-        if not separator or not number.isdecimal():
-            return notice
+        subject, separator, reason = notice.partition(": ")
+        match subject.split(" "):
+            case ["task", number, "cancelled" | "failed"] if separator and number.isdecimal():
+                pass
+            case _:
+                return notice
         if reason in self._named:
             return ""
         self._named[reason] = int(number)

@@ -356,6 +356,19 @@ def test_a_reason_is_said_once_for_each_task(daemon: FrontDaemon) -> None:
     ]
 
 
+def test_a_task_that_failed_by_its_hook_is_told_once_and_exits_with_its_code(daemon: FrontDaemon, cluster: Cluster) -> None:
+    reason = "TaskProlog setup.sh exit 3: no scratch"
+
+    def tasks(attached: Call) -> None:
+        attached.item({"notice": f"task 0 failed: {reason}"})
+        attached.node_ended("cn01", [task_end(0, 3, reason=reason)])
+        attached.end()
+
+    cluster.run_tasks = tasks
+    result = run(daemon.path, "crun", "prog")
+    assert (result.returncode, result.stderr.decode()) == (3, f"crun: error: cn01: task 0 failed: {reason}\n")
+
+
 def test_within_an_allocation_only_a_step_is_made(daemon: FrontDaemon, cluster: Cluster) -> None:
     result = run(daemon.path, "crun", "-n4", "prog", extra={"CRANE_JOB_ID": "7"})
     assert result.returncode == 0, result.stderr
