@@ -235,3 +235,19 @@ def test_cancelled_job_stays_cancelled_whatever_its_hooks_do_later(stage: Script
     assert (job.state, job.attempt) == ("Cancelled", 1)
     assert "enough" in job.reason
     assert stage.nodes()["cn01"].drains
+
+
+# ---- other profiles
+
+
+@pytest.mark.parametrize(("profile", "code"), [("slurm", 8), ("sunk", 8), ("crane-fail", 1)])
+def test_failing_task_prolog_fails_the_task_as_the_profile_says(profile: str, code: int) -> None:
+    with ScriptedCluster(1, Profile=profile) as cluster:
+        cluster.plan("fails", "TaskProlog", "echo no licence left; exit 8")
+        result = cluster.run("crun", str(cluster.tracer), "task", label="fails")
+        assert result.returncode == code
+        assert "task 0 failed: TaskProlog TaskProlog exit 8: no licence left" in result.stderr
+        job = cluster.ended("fails")
+        assert (job.state, job.exit.code) == ("Failed", code)
+        assert cluster.calls("fails", "task") == []
+        cluster.settle()
