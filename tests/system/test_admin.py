@@ -18,7 +18,7 @@ JOB_KEYS = {
 }  # fmt: skip
 RUN_KEYS = {
     "run_id", "point", "job_id", "attempt", "step_id", "task_id", "node", "place", "user", "started_at", "duration_s",
-    "queue_wait_s", "outcome", "scripts",
+    "queue_wait_s", "outcome", "scripts", "notes",
 }  # fmt: skip
 NODE_KEYS = {
     "name", "up", "use", "drained", "drain_causes", "cpus", "cpus_used", "memory_bytes", "memory_used_bytes", "gres", "partitions",
