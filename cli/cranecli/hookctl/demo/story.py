@@ -27,23 +27,23 @@ _ENDED = frozenset({"Completed", "Failed", "Cancelled", "TimedOut", "NodeFail"})
 
 def tell() -> int:
     """Runs the whole story; the exit status is 0 when it went as told."""
-    state_dir = Path(mkdtemp(prefix="crane-demo-"))
+    place = Path(mkdtemp(prefix="crane-demo-"))
     try:
         # Passed by the daemons, which run as whoever runs this; 0755 lets other users' hooks be read.
-        state_dir.chmod(0o755)
-        hooks = install_hooks(state_dir)
+        place.chmod(0o755)
+        hooks = install_hooks(place)
         with progress_line() as progress:
-            cluster = LocalCluster(config=demo_config(hooks), state_dir=state_dir, progress=progress)
+            cluster = LocalCluster(config=demo_config(hooks), state_dir=place / "cluster", progress=progress)
             with cluster:
                 progress("")
                 return _Narrator(cluster, hooks, style_of(sys.stdout)).tell()
     finally:
-        shutil.rmtree(state_dir)
+        shutil.rmtree(place)
 
 
-def install_hooks(state_dir: Path) -> Path:
-    """Copies the example scripts below the state directory, owned by us and executable; returns their directory."""
-    hooks = state_dir / "hooks"
+def install_hooks(place: Path) -> Path:
+    """Copies the example scripts below the demo's directory, owned by us and executable; returns their directory."""
+    hooks = place / "hooks"
     shutil.copytree(SCRIPTS, hooks)
     for path in [hooks, *hooks.rglob("*")]:
         # Whatever the installation's modes are: nobody else may write, everybody may run.
@@ -102,8 +102,8 @@ class _Narrator:
 
     def _batch_job(self) -> bool:
         self._chapter("2. A batch job: cn01 breaks, its Prolog notices, the job goes to cn02")
-        (self._cluster.state_dir / "broken-cn01").write_text(f"{_BROKEN}\n")
-        output = self._cluster.state_dir / "train.out"
+        (self._hooks.parent / "broken-cn01").write_text(f"{_BROKEN}\n")
+        output = self._hooks.parent / "train.out"
         command = ["cbatch", "--wait", "-J", "train", "-o", str(output), "--wrap", 'echo "the model is trained"']
         status, _ = self._run(command, "cbatch --wait -J train --wrap 'echo \"the model is trained\"'")
         job = self._ended_job("train")
@@ -113,7 +113,7 @@ class _Narrator:
 
     def _log(self) -> None:
         self._chapter("3. What the node-health Prolog wrote to its log for job 2")
-        for line in (self._cluster.state_dir / "prolog.log").read_text().splitlines():
+        for line in (self._hooks.parent / "prolog.log").read_text().splitlines():
             if " job 2 " in line:
                 print(f"  {line}"[:COLUMNS])
 
