@@ -57,7 +57,15 @@ class HookScripts:
         # `exec` twice, so that the pid is that of the sleeping process; the rename makes the file appear whole.
         inner = f"echo $$ > {quoted}.new; mv {quoted}.new {quoted}; exec sleep 3600"
         outer = f"setsid sh -c {shlex.quote(inner)} </dev/null >/dev/null 2>&1 &"
-        return self.write(name, f"( {outer} )", f"while [ ! -e {quoted} ]; do sleep 0.01; done", "exit 0")
+        return self.write(
+            name,
+            f"( {outer} )",
+            f"while [ ! -e {quoted} ]; do sleep 0.01; done",
+            # By then it says who it is.
+            f"read -r pid < {quoted}",
+            """until [ "$(tr '\\0' ' ' < "/proc/$pid/cmdline")" = "sleep 3600 " ]; do sleep 0.01; done""",
+            "exit 0",
+        )
 
     def leaves_child_on_pipe(self, name: str = "background") -> str:
         """Exits 0; a child that ignores TERM and HUP keeps its output open."""
