@@ -133,9 +133,18 @@ def _check_fit(spec: JobSpec, partition: Partition, nodes: Mapping[NodeName, Nod
     able = [name for name in partition.nodes if name not in spec.exclude and fits(name)]
     unable = [name for name in spec.nodelist if name not in able]
     if unable or len(able) < spec.num_nodes:
-        what = f"{share.cpus:g} CPUs, {share.memory_bytes >> 20} MiB" + (f", gres {spec.gres}" if spec.gres else "")
-        where = f"node {unable[0]} cannot" if unable else f"only {len(able)} of {spec.num_nodes} nodes could"
-        raise refuse(f"{what} per node: {where} give that in partition {partition.name}")
+        asked = [f"{share.cpus:.12g} CPUs"]
+        if share.memory_bytes:
+            asked.append(f"{share.memory_bytes >> 20} MiB")
+        if spec.gres:
+            asked.append(f"gres {spec.gres}")
+        if unable:
+            where = f"node {unable[0]} does not have that"
+        elif able:
+            where = f"only {len(able)} of the {spec.num_nodes} nodes wanted from partition {partition.name} have that"
+        else:
+            where = f"no node of partition {partition.name} has that"
+        raise refuse(f"the job asks for {', '.join(asked)} per node: {where}")
 
 
 def array_indexes(expression: str) -> Sequence[int]:

@@ -1,8 +1,8 @@
 """Composition of the controller: makes the parts, joins them, runs them, and takes them down in order."""
 
 import asyncio
+import hashlib
 import os
-import secrets
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -68,7 +68,9 @@ async def serve(configuration: Configuration, stop: Stop, ready_file: Path | Non
     secret = read_secret(Path(settings.cluster_secret_file))
     user = identity_of_peer(os.geteuid(), os.getegid()).user
     async with AsyncExitStack() as stack:
-        root_name = f"{settings.cluster_name}.cranectld.{secrets.token_hex(4)}"
+        # The same after a restart: what a killed instance left there is found and ended.
+        place = hashlib.sha256(str(state_dir.resolve()).encode()).hexdigest()[:8]
+        root_name = f"{settings.cluster_name}.cranectld.{place}"
         spawner = await stack.enter_async_context(
             SpawnerClient.started(containment=settings.containment.value, root_name=root_name)
         )

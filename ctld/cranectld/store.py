@@ -5,10 +5,11 @@ first. A failed commit is tried again, nothing queued is dropped, and waiters le
 """
 
 import asyncio
+import json
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import structlog
 from pydantic import TypeAdapter
 
 from cranectld.history import Event
-from cranectld.jobs.model import FINAL_STATES, Job
+from cranectld.jobs.model import FINAL_STATES, Job, JobState
 from cranectld.nodes.breaker import Breaker
 from cranectld.nodes.model import DrainCause
 from cranehooks.model.ids import AttemptKey, JobId, NodeName
@@ -241,11 +242,14 @@ class Store:
         rows = await self._read("SELECT body FROM jobs WHERE job_id = ?", job_id)
         return _JOB.validate_json(rows[0][0]) if rows else None
 
-    async def ended_jobs(self, limit: int, user: str = "") -> list[Job]:
-        """The newest jobs that have ended, oldest of them first."""
+    async def ended_jobs(self, limit: int, user: str = "", states: Collection[JobState] = ()) -> list[Job]:
+        """The newest jobs that have ended (in one of `states`), oldest of them first."""
+        wanted = json.dumps(sorted(state.value for state in states))
         rows = await self._read(
-            "SELECT body FROM jobs WHERE final = 1 AND (? = '' OR user = ?) ORDER BY job_id DESC LIMIT ?", user, user, limit
-        )
+            "SELECT body FROM jobs WHERE final = 1 AND (? = '' OR user = ?)"
+            " AND (? = '[]' OR json_extract(body, '$.state') IN (SELECT value FROM json_each(?))) ORDER BY job_id DESC LIMIT ?",
+            user, user, wanted, wanted, limit,
+        )  # fmt: skip
         return [_JOB.validate_json(row[0]) for row in reversed(rows)]
 
     async def events(self, after: int, limit: int, job_id: int = 0, node: str = "") -> list[Event]:

@@ -182,7 +182,7 @@ class FrontService(rpc.ControllerServiceServicer):
             jobs: Iterable[Job] = [job for job in found if job is not None]
         else:
             wants_ended = not states or any(state.is_final for state in states)
-            ended = await self._controller.store.ended_jobs(limit, user) if wants_ended else []
+            ended = await self._controller.store.ended_jobs(limit, user, states) if wants_ended else []
             jobs = sorted({job.job_id: job for job in (*ended, *held.values())}.values(), key=lambda job: job.job_id)
         chosen = [job for job in jobs if (not states or job.state in states) and (not user or job.spec.user == user)]
         return chosen[-limit:]

@@ -66,6 +66,8 @@ async def test_everything_comes_back(tmp_path: Path) -> None:
         assert (restored.last_job_id, restored.last_cursor) == (2, 1)
         assert await store.job(JobId(2)) == ended
         assert await store.ended_jobs(10) == [ended]
+        assert await store.ended_jobs(10, "alice", {JobState.COMPLETED, JobState.FAILED}) == [ended]
+        assert await store.ended_jobs(10, states={JobState.FAILED}) == []
         assert await store.events(0, 10, job_id=1) == [event]
         assert await store.last_events(10, "cn01") == [event]
     finally:
