@@ -68,9 +68,7 @@ async def serve(configuration: Configuration, stop: Stop, ready_file: Path | Non
     secret = read_secret(Path(settings.cluster_secret_file))
     user = identity_of_peer(os.geteuid(), os.getegid()).user
     async with AsyncExitStack() as stack:
-        # The same after a restart: what a killed instance left there is found and ended.
-        place = hashlib.sha256(str(state_dir.resolve()).encode()).hexdigest()[:8]
-        root_name = f"{settings.cluster_name}.cranectld.{place}"
+        root_name = _cgroup_root(settings.cluster_name, state_dir)
         spawner = await stack.enter_async_context(
             SpawnerClient.started(containment=settings.containment.value, root_name=root_name)
         )
@@ -159,6 +157,12 @@ async def serve(configuration: Configuration, stop: Stop, ready_file: Path | Non
             await server.stop(STOP_GRACE_S)
             for task in running:
                 task.cancel()
+
+
+def _cgroup_root(cluster: str, state_dir: Path) -> str:
+    """The same after a restart, so that what a killed instance left there is found and ended."""
+    place = hashlib.sha256(str(state_dir.resolve()).encode()).hexdigest()[:8]
+    return f"{cluster}.cranectld.{place}"
 
 
 def _refused(controller: Controller, node: NodeName, command: NodeCommand, why: str) -> None:
