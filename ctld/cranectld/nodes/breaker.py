@@ -1,7 +1,6 @@
 """The drain budget: how many nodes one script may take out of service before the script itself is suspect. Pure."""
 
 from dataclasses import dataclass, field, replace
-from math import ceil
 
 from cranehooks.model.ids import NodeName
 
@@ -25,11 +24,6 @@ class Breaker:
     @property
     def nodes(self) -> tuple[NodeName, ...]:
         return tuple(dict.fromkeys(node for _, node in self.charges))
-
-
-def budget_of(setting: int | None, num_nodes: int) -> int:
-    """Nodes one script may drain within the window: the setting, or the larger of 2 and 5 % of the nodes."""
-    return setting if setting is not None else max(2, ceil(num_nodes * 0.05))
 
 
 @dataclass(frozen=True, slots=True)

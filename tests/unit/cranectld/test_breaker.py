@@ -1,18 +1,9 @@
-import pytest
-
-from cranectld.nodes.breaker import DrainBudget, budget_of
+from cranectld.nodes.breaker import DrainBudget
 from cranehooks.model.ids import NodeName
 
 
 def node(number: int) -> NodeName:
     return NodeName(f"cn{number:02}")
-
-
-@pytest.mark.parametrize(
-    ("setting", "nodes", "expected"), [(None, 2, 2), (None, 40, 2), (None, 100, 5), (None, 101, 6), (7, 2, 7)]
-)
-def test_budget(setting: int | None, nodes: int, expected: int) -> None:
-    assert budget_of(setting, nodes) == expected
 
 
 def test_third_node_trips_and_nothing_more_is_drained() -> None:
