@@ -1,14 +1,11 @@
 """YAML files with the line and column of everything in them, so that what is wrong can be shown where it is."""
 
-import difflib
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 MAX_FILE_BYTES: Final = 4 << 20
 MAX_NODES: Final = 200_000
@@ -107,48 +104,6 @@ def parse(content: bytes | str, file: str) -> Loaded:
         raise SettingsError([Problem(file, 1, 1, f"holds a value that cannot be read: {error}")]) from error
     finally:
         loader.dispose()
-
-
-def validation_problems(error: ValidationError, loaded: Loaded, known_keys: Mapping[KeyPath, Sequence[str]]) -> list[Problem]:
-    """What a model found wrong with the data of a file, in the order of the file.
-
-    Args:
-        error: of validating `loaded.data`.
-        loaded: the file.
-        known_keys: the keys that a mapping may have, by its path; list indices in the path may be left out.
-    """
-    problems = {_validation_problem(detail, loaded, known_keys) for detail in error.errors(include_url=False)}
-    return sorted(problems, key=lambda problem: (problem.line, problem.column, problem.message))
-
-
-def _validation_problem(detail: ErrorDetails, loaded: Loaded, known_keys: Mapping[KeyPath, Sequence[str]]) -> Problem:
-    path: KeyPath = tuple(detail["loc"])
-    match detail["type"]:
-        case "extra_forbidden":
-            section = path[:-1]
-            known = known_keys.get(section) or known_keys.get(tuple(part for part in section if isinstance(part, str)), ())
-            return loaded.problem(path, f"unknown key {path[-1]}{_suggestion(str(path[-1]), known)}", at_key=True)
-        case "missing":
-            return loaded.problem(path[:-1], f"{path[-1]} is missing")
-        case "value_error":
-            what = str(detail["ctx"]["error"])
-        case _:
-            what = f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {_shown(detail['input'])}"
-    label = next((part for part in reversed(path) if isinstance(part, str)), "the file")
-    return loaded.problem(path, f"{label}: {what}")
-
-
-def _suggestion(wrong: str, known: Iterable[str]) -> str:
-    by_lower = {key.lower(): key for key in known}
-    near = difflib.get_close_matches(wrong.lower(), by_lower, n=1, cutoff=0.6)
-    return f": did you mean {by_lower[near[0]]}?" if near else ""
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return "nothing"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def _syntax_problem(file: str, error: yaml.YAMLError) -> Problem:

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cranekit import yaml_lines
-from cranekit.yaml_lines import KeyPath, Problem, SettingsError
+from cranekit.yaml_lines import SettingsError
 
 HOOKS = """\
 # A comment
@@ -105,34 +104,3 @@ def test_a_file_that_is_too_large(tmp_path: Path) -> None:
     file.write_bytes(b"#" * (yaml_lines.MAX_FILE_BYTES + 1))
     with pytest.raises(SettingsError, match="larger than 4 MiB"):
         yaml_lines.load(file)
-
-
-class Hook(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    Prolog: list[str]
-    PrologTimeout: int = Field(ge=1)
-
-
-class Cluster(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    Name: str
-    Hooks: list[Hook]
-
-
-KNOWN: dict[KeyPath, list[str]] = {(): ["Name", "Hooks"], ("Hooks",): ["Prolog", "PrologTimeout"]}
-
-
-def test_what_a_model_finds_wrong() -> None:
-    loaded = yaml_lines.parse("Hooks:\n  - Prolog: nope\n    PrologTimeuot: 3\n    PrologTimeout: 0\n  - {}\nZzz: 1\n", "f")
-    with pytest.raises(ValidationError) as caught:
-        Cluster.model_validate(loaded.data)
-    problems = yaml_lines.validation_problems(caught.value, loaded, KNOWN)
-    assert problems == [
-        Problem("f", 1, 1, "Name is missing"),
-        Problem("f", 2, 13, "Prolog: input should be a valid list, not 'nope'"),
-        Problem("f", 3, 5, "unknown key PrologTimeuot: did you mean PrologTimeout?"),
-        Problem("f", 4, 20, "PrologTimeout: input should be greater than or equal to 1, not 0"),
-        Problem("f", 5, 5, "Prolog is missing"),
-        Problem("f", 5, 5, "PrologTimeout is missing"),
-        Problem("f", 6, 1, "unknown key Zzz"),
-    ]
