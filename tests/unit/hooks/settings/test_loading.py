@@ -42,6 +42,11 @@ def problems(path: Path) -> list[str]:
     return [str(problem).removeprefix(prefix) for problem in caught.value.problems]
 
 
+@pytest.mark.parametrize(("nodes", "drains"), [("cn[1-59]", 2), ("cn[1-100]", 5), ("cn[1-400]", 20)])
+def test_one_script_may_drain_two_nodes_or_five_percent(write: Write, nodes: str, drains: int) -> None:
+    assert load(write(MINIMAL.replace("cn[01-02]", nodes))).drains_per_script == drains
+
+
 def test_a_minimal_file(write: Write, tmp_path: Path) -> None:
     settings = load(write(MINIMAL))
     cn01, cn02 = NodeName("cn01"), NodeName("cn02")
