@@ -227,6 +227,7 @@ class TaskRun:
                 cwd=bootstrap.cwd,
                 credentials=bootstrap.job.credentials,
                 cgroup_fd=self._cell.cgroup_fd,
+                entry_fds=tuple(self._cell.entry_fds),
                 oom_score_adj=self._around.oom_score_adj,
                 # Nobody could tell how it ended, nor take its output.
                 parent_death_signal=SIGKILL,

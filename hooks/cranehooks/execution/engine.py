@@ -298,6 +298,7 @@ class Engine:
             cwd=spec.cwd,
             credentials=spec.credentials,
             cgroup_fd=cell.cgroup_fd,
+            entry_fds=tuple(cell.entry_fds),
             oom_score_adj=self._oom_score_adj,
             parent_death_signal=signal.SIGKILL,
             child_subreaper=cell.wants_subreaper,

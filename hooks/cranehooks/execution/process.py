@@ -63,6 +63,8 @@ class SpawnRequest:
     """Whether stdin becomes the terminal of the new session."""
     cgroup_fd: int | None = None
     """Directory of a v2 cgroup in which the process is born."""
+    entry_fds: tuple[int, ...] = ()
+    """`cgroup.procs` files of further cgroups that the process enters before anything else."""
     drops_capabilities: bool = False
     """Empty the ambient and inheritable sets."""
     no_new_privileges: bool = False
@@ -243,6 +245,8 @@ def _plan(request: SpawnRequest, opened: list[int]) -> _Plan:
         cgroup.enter_cgroup(opened[-1])
     stdio = _stdio(request, opened)
     steps = Steps()
+    for fd in request.entry_fds:
+        steps.enter_cgroup(fd)
     steps.reset_signals([number for number in _CATCHABLE if _handler_of(number) != SIG_DFL])
     steps.use_descriptors(stdio)
     if request.new_session:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from cranehooks.model.limits import Limits, Offers, Usage, words
 from cranehooks.model.run import Leftover
 
 
@@ -9,10 +10,13 @@ class StubbornCell:
     """Never empty, whatever is done to it."""
 
     cgroup_fd: int | None = None
+    entry_fds: tuple[int, ...] = ()
     wants_subreaper = False
 
-    def __init__(self, name: str, members: tuple[Leftover, ...]) -> None:
+    def __init__(self, name: str, members: tuple[Leftover, ...], limits: Limits | None = None) -> None:
         self.name = name
+        self.limits = limits
+        self.not_enforced = words(limits.kinds) if limits else ()
         self.signals: list[int] = []
         self.kills = 0
         self.is_removed = False
@@ -36,6 +40,9 @@ class StubbornCell:
     def kill(self) -> None:
         self.kills += 1
 
+    def usage(self) -> Usage:
+        return Usage()
+
     def wake_fds(self) -> Sequence[tuple[int, int]]:
         return ()
 
@@ -47,20 +54,21 @@ class StubbornContainment:
     """Hands out cells in which `members` live for ever; without members, cells that are always empty."""
 
     driver = "stubborn"
+    offers = Offers(what_is_lost="everything")
 
     def __init__(self, *members: Leftover) -> None:
         self.members = members
         self.cells: list[StubbornCell] = []
 
-    def create(self, name: str) -> StubbornCell:
-        self.cells.append(StubbornCell(name, self.members))
+    def create(self, name: str, *, limits: Limits | None = None) -> StubbornCell:
+        self.cells.append(StubbornCell(name, self.members, limits))
         return self.cells[-1]
 
-    def create_at(self, *parts: str) -> StubbornCell:
-        return self.create("/".join(parts))
+    def create_at(self, *parts: str, limits: Limits | None = None) -> StubbornCell:
+        return self.create("/".join(parts), limits=limits)
 
-    def create_inside(self, cgroup: str, name: str) -> StubbornCell:
-        return self.create(f"{cgroup}/{name}")
+    def create_inside(self, cgroup: str, name: str, *, limits: Limits | None = None) -> StubbornCell:
+        return self.create(f"{cgroup}/{name}", limits=limits)
 
     def sweep(self, *parts: str) -> list[Leftover]:
         del parts

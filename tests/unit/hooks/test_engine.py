@@ -15,6 +15,7 @@ import pytest
 from cranehooks.execution.containment.cells import Containment
 from cranehooks.execution.engine import Engine
 from cranehooks.execution.process import SpawnRequest, spawn
+from cranehooks.model.limits import Limits
 from cranehooks.model.outcome import OK, Outcome, OutcomeKind
 from cranehooks.model.run import Credentials, HookRun, Leftover, RunSpec, ScriptStarted, TimeoutScope
 from cranehooks.testing.containment import StubbornCell, StubbornContainment
@@ -316,7 +317,7 @@ def test_a_script_that_cannot_be_killed_is_left_to_itself(files: HookScripts) ->
 
 def test_a_cell_that_cannot_be_made_is_a_spawn_failure(files: HookScripts) -> None:
     class Broken(StubbornContainment):
-        def create(self, name: str) -> StubbornCell:
+        def create(self, name: str, *, limits: Limits | None = None) -> StubbornCell:
             raise OSError(errno.ENOSPC, "No space left on device", name)
 
     engine = Engine(Broken())

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from cranehooks.model.limits import Limits, Offers, Usage
 from cranehooks.model.run import Leftover
 
 COMMAND_LIMIT_BYTES = 200
@@ -21,6 +22,16 @@ class Cell(Protocol):
     @property
     def cgroup_fd(self) -> int | None:
         """Of the directory to be born in (`SpawnRequest.cgroup_fd`); None without a cgroup."""
+        ...
+
+    @property
+    def entry_fds(self) -> Sequence[int]:
+        """`cgroup.procs` files to be entered before the first instruction (`SpawnRequest.entry_fds`); they belong to the cell."""
+        ...
+
+    @property
+    def not_enforced(self) -> tuple[str, ...]:
+        """Limits that were asked for and do not hold here, by name."""
         ...
 
     @property
@@ -56,6 +67,10 @@ class Cell(Protocol):
         """
         ...
 
+    def usage(self) -> Usage:
+        """What has been used so far; for the whole of it, ask when the cell is empty. Nothing is known after `remove`."""
+        ...
+
     def wake_fds(self) -> Sequence[tuple[int, int]]:
         """(descriptor, epoll mask) pairs: one becomes ready when `is_empty` is worth asking again.
 
@@ -73,23 +88,37 @@ class Containment(Protocol):
 
     @property
     def driver(self) -> str:
-        """`cgroup2` or `none`: the word in the configuration and in reports."""
+        """The word in the configuration and in reports."""
         ...
 
-    def create(self, name: str) -> Cell:
+    @property
+    def offers(self) -> Offers:
+        """Which limits hold here, and what is lost."""
+        ...
+
+    def create(self, name: str, *, limits: Limits | None = None) -> Cell:
         """A cell for one hook run, below `hooks/`.
 
+        Limits that do not hold here are passed over; `Cell.not_enforced` names them.
+
         Raises:
-            OSError: it cannot be made.
+            OSError: it cannot be made, or the kernel refuses the value of a limit (CPUs that do not exist).
         """
         ...
 
-    def create_at(self, *parts: str) -> Cell:
-        """A cell at a place of its own: `job_42`, `step_0`, `task_3`. Those above it are made where missing."""
+    def create_at(self, *parts: str, limits: Limits | None = None) -> Cell:
+        """A cell at a place of its own: `job_42`, `step_0`, `task_3`. Those above it are made where missing.
+
+        A directory that is there is taken over, with all that lives in it; its limits are set anew. Limits of those above
+        bind it too. Raises as `create`.
+        """
         ...
 
-    def create_inside(self, cgroup: str, name: str) -> Cell:
-        """A cell within an existing cgroup (the task's, the job's): bound by its limits, and killed alone."""
+    def create_inside(self, cgroup: str, name: str, *, limits: Limits | None = None) -> Cell:
+        """A cell within an existing cgroup (the task's, the job's): bound by its limits, and killed alone.
+
+        Limits of its own hold only where that cgroup may pass controllers on. Raises as `create`.
+        """
         ...
 
     def sweep(self, *parts: str) -> list[Leftover]:

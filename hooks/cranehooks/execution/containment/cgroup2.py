@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cranehooks.execution.containment.cells import command_of, file_name
+from cranehooks.model.limits import Limits, Offers, Usage, words
 from cranehooks.model.run import Leftover
 
 _GONE = (errno.ENOENT, errno.ENODEV)
@@ -52,10 +53,12 @@ def _unescaped(field: str) -> str:
 class CgroupCell:
     """One cgroup and whatever is made below it."""
 
+    entry_fds: tuple[int, ...] = ()
     wants_subreaper = False
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, not_enforced: tuple[str, ...] = ()) -> None:
         self.directory = directory
+        self.not_enforced = not_enforced
         self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self._events_fd = os.open("cgroup.events", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
@@ -98,6 +101,9 @@ class CgroupCell:
     def kill(self) -> None:
         kill_tree(self.directory)
 
+    def usage(self) -> Usage:
+        return Usage()
+
     def wake_fds(self) -> Sequence[tuple[int, int]]:
         return ((self._events_fd, select.EPOLLPRI),)
 
@@ -118,6 +124,7 @@ class CgroupContainment:
     """Cells below `<own cgroup>/crane/<root_name>`."""
 
     driver = "cgroup2"
+    offers = Offers()
 
     def __init__(self, base: Path, root_name: str) -> None:
         """Make the root.
@@ -128,18 +135,19 @@ class CgroupContainment:
         self.root = base / "crane" / file_name(root_name)
         make_directory(self.root)
 
-    def create(self, name: str) -> CgroupCell:
-        return self._create(self.root / _HOOKS, file_name(name))
+    def create(self, name: str, *, limits: Limits | None = None) -> CgroupCell:
+        return self._create(self.root / _HOOKS, file_name(name), limits)
 
-    def create_at(self, *parts: str) -> CgroupCell:
-        *above, last = (file_name(part) for part in parts)
-        return self._create(self.root.joinpath(*above), last)
+    def create_at(self, *parts: str, limits: Limits | None = None) -> CgroupCell:
+        directory = self.root.joinpath(*(file_name(part) for part in parts))
+        make_directory(directory)
+        return CgroupCell(directory, words(limits.kinds) if limits else ())
 
-    def create_inside(self, cgroup: str, name: str) -> CgroupCell:
+    def create_inside(self, cgroup: str, name: str, *, limits: Limits | None = None) -> CgroupCell:
         parent = Path(cgroup)
         if not parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, "no such cgroup", cgroup)
-        return self._create(parent, file_name(name))
+        return self._create(parent, file_name(name), limits)
 
     def sweep(self, *parts: str) -> list[Leftover]:
         top = self.root.joinpath(*(file_name(part) for part in parts))
@@ -156,7 +164,7 @@ class CgroupContainment:
                 directory.rmdir()
 
     @staticmethod
-    def _create(parent: Path, name: str) -> CgroupCell:
+    def _create(parent: Path, name: str, limits: Limits | None) -> CgroupCell:
         """A new directory; a namesake that something unkillable keeps alive gets a twin."""
         for number in range(_MAX_TWINS):
             directory = parent / (f"{name}~{number}" if number else name)
@@ -164,7 +172,7 @@ class CgroupContainment:
                 make_directory(directory, exist_ok=False)
             except FileExistsError:
                 continue
-            return CgroupCell(directory)
+            return CgroupCell(directory, words(limits.kinds) if limits else ())
         raise FileExistsError(errno.EEXIST, f"{_MAX_TWINS} cgroups of that name exist", str(parent / name))
 
 

@@ -12,7 +12,7 @@ from cranehooks.execution.process import SpawnError, SpawnRequest, spawn
 CGROUP2 = "cgroup2"
 NONE = "none"
 
-WHAT_NONE_LOSES = "processes are contained by session and child subreaper: no limits, no protection against a fork bomb"
+WHAT_NONE_LOSES = SessionContainment.offers.what_is_lost
 
 
 class ContainmentUnavailableError(Exception):

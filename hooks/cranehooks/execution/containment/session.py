@@ -19,6 +19,7 @@ from pathlib import Path
 from cranehooks.execution import syscalls
 from cranehooks.execution.containment.cells import command_of, file_name
 from cranehooks.execution.process import OWNED_PIDS, stat_fields
+from cranehooks.model.limits import Limits, Offers, Usage, words
 from cranehooks.model.run import Leftover
 
 _ENDED_STATES = (b"Z", b"X", b"x")
@@ -30,10 +31,12 @@ class SessionCell:
     """The descendants of one process."""
 
     cgroup_fd: int | None = None
+    entry_fds: tuple[int, ...] = ()
     wants_subreaper = True
 
-    def __init__(self, driver: "SessionContainment", name: str) -> None:
+    def __init__(self, driver: "SessionContainment", name: str, limits: Limits | None = None) -> None:
         self.name = name
+        self.not_enforced = words(limits.kinds) if limits else ()
         self._driver = driver
         self._leader: int | None = None
         self.is_leaderless = False
@@ -77,6 +80,9 @@ class SessionCell:
             if not live:
                 return
 
+    def usage(self) -> Usage:
+        return Usage()
+
     def wake_fds(self) -> Sequence[tuple[int, int]]:
         return [(fd, select.EPOLLIN) for fd in self._watched.values()]
 
@@ -112,24 +118,27 @@ class SessionContainment:
     """Makes this process a child subreaper and hands out cells."""
 
     driver = "none"
+    offers = Offers(
+        what_is_lost="processes are contained by session and child subreaper: no limits, no protection against a fork bomb"
+    )
 
     def __init__(self) -> None:
         syscalls.set_child_subreaper()
         self._cells: set[SessionCell] = set()
         self._our_session = os.getsid(0)
 
-    def create(self, name: str) -> SessionCell:
-        cell = SessionCell(self, file_name(name))
+    def create(self, name: str, *, limits: Limits | None = None) -> SessionCell:
+        cell = SessionCell(self, file_name(name), limits)
         self._cells.add(cell)
         return cell
 
-    def create_at(self, *parts: str) -> SessionCell:
-        return self.create("/".join(parts))
+    def create_at(self, *parts: str, limits: Limits | None = None) -> SessionCell:
+        return self.create("/".join(parts), limits=limits)
 
-    def create_inside(self, cgroup: str, name: str) -> SessionCell:
+    def create_inside(self, cgroup: str, name: str, *, limits: Limits | None = None) -> SessionCell:
         """The cgroup is somebody else's to care for; the cell is the same as any."""
         del cgroup
-        return self.create(name)
+        return self.create(name, limits=limits)
 
     def sweep(self, *parts: str) -> list[Leftover]:
         """Nothing to find: processes of a dead instance went to another parent."""
