@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from crane.hooks.v1 import hook_pb2, job_pb2
 from cranehooks import wire
+from cranehooks.model.gres import HeldDevices
 from cranehooks.model.ids import Attempt, JobId, NodeName, StepId, TaskId
 from cranehooks.model.job import ExitStatus, JobKind, JobOnNode, JobSpec, NodeShare, StdioMode, StepSpec
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookKey, HookRun, Leftover, ScriptRun
+from cranehooks.model.usage import JobLimits, ResourceUsage
 from cranehooks.profiles import TaskAction
 from cranekit.errors import ErrorCode
 
@@ -96,8 +98,22 @@ JOB_SPECS = st.builds(
     comment=TEXT,
     array_job_id=st.none() | UINT64.map(JobId),
     array_task_id=st.none() | UINT32,
+    memory_per_cpu_bytes=UINT64,
+    gpus=TEXT,
+    exclusive=st.booleans(),
+    cpus_requested=st.booleans(),
 )
-SHARES = st.builds(NodeShare, NODES, UINT32, CPUS, UINT64, TEXT)
+DEVICES = st.lists(st.builds(HeldDevices, TEXT, st.lists(UINT32, max_size=3).map(tuple)), max_size=2).map(tuple)
+SHARES = st.builds(NodeShare, NODES, UINT32, CPUS, UINT64, TEXT, DEVICES)
+USAGES = st.builds(ResourceUsage, st.floats(0, 1e9), st.none() | UINT64, st.none() | UINT32)
+LIMITS = st.builds(
+    JobLimits,
+    st.none() | UINT64,
+    st.none() | UINT64,
+    st.none() | CPUS,
+    st.none() | UINT32,
+    st.lists(TEXT, max_size=2).map(tuple),
+)
 JOBS_ON_NODE = st.builds(
     JobOnNode,
     job_id=UINT64.map(JobId),
@@ -167,6 +183,23 @@ def test_step_spec(value: StepSpec) -> None:
 @given(SHARES)
 def test_node_share(value: NodeShare) -> None:
     assert wire.node_share_from_wire(through_bytes(wire.node_share_to_wire(value))) == value
+
+
+@given(USAGES)
+def test_resource_usage(value: ResourceUsage) -> None:
+    assert wire.resource_usage_from_wire(through_bytes(wire.resource_usage_to_wire(value))) == value
+
+
+@given(LIMITS)
+def test_job_limits(value: JobLimits) -> None:
+    assert wire.job_limits_from_wire(through_bytes(wire.job_limits_to_wire(value))) == value
+
+
+@pytest.mark.parametrize(("given_cpus", "requested"), [(0.0, False), (2.0, True)])
+def test_cpus_that_are_given_are_asked_for(given_cpus: float, requested: bool) -> None:
+    spec = wire.job_spec_from_wire(job_pb2.JobSpec(kind=job_pb2.JOB_KIND_BATCH, cpus_per_task=given_cpus))
+    assert spec.cpus_requested is requested
+    assert wire.job_spec_from_wire(through_bytes(wire.job_spec_to_wire(spec))) == spec
 
 
 @given(st.builds(ExitStatus, UINT32, UINT32))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from cranehooks.model.gres import HeldDevices
 from cranehooks.model.ids import Attempt, JobId, NodeName, StepId, TaskId
 from cranehooks.model.run import Credentials
 
@@ -60,6 +61,14 @@ class JobSpec:
     comment: str = ""
     array_job_id: JobId | None = None
     array_task_id: int | None = None
+    memory_per_cpu_bytes: int = 0
+    """For each CPU held, in place of `memory_per_node_bytes`; 0: no request."""
+    gpus: str = ""
+    """GPUs on all nodes together, `[type:]count`, each node at least one; empty: what `gres` says."""
+    exclusive: bool = False
+    """Whole nodes: all their CPUs and gres, and nobody else there."""
+    cpus_requested: bool = False
+    """Whether `cpus_per_task` was asked for, and so is a limit too."""
 
     @property
     def credentials(self) -> Credentials:
@@ -75,6 +84,12 @@ class NodeShare:
     cpus: float
     memory_bytes: int
     gres: str = ""
+    devices: tuple[HeldDevices, ...] = ()
+    """Which ones of what `gres` counts."""
+
+    def devices_named(self, name: str) -> tuple[int, ...]:
+        """Indexes of the devices of that name."""
+        return next((held.indexes for held in self.devices if held.name == name), ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,12 @@ from cranehooks.wire.step import (
     task_end_from_wire,
     task_end_to_wire,
 )
+from cranehooks.wire.usage import (
+    job_limits_from_wire,
+    job_limits_to_wire,
+    resource_usage_from_wire,
+    resource_usage_to_wire,
+)
 
 __all__ = [
     "EnumCodec",
@@ -51,6 +57,8 @@ __all__ = [
     "hook_run_to_wire",
     "job_kind_from_wire",
     "job_kind_to_wire",
+    "job_limits_from_wire",
+    "job_limits_to_wire",
     "job_on_node_from_wire",
     "job_on_node_to_wire",
     "job_spec_from_wire",
@@ -59,6 +67,8 @@ __all__ = [
     "node_share_to_wire",
     "outcome_from_wire",
     "outcome_to_wire",
+    "resource_usage_from_wire",
+    "resource_usage_to_wire",
     "script_run_from_wire",
     "script_run_to_wire",
     "seconds",

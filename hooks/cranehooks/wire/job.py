@@ -3,6 +3,7 @@
 from typing import Final
 
 from crane.hooks.v1 import job_pb2 as pb
+from cranehooks.model.gres import HeldDevices
 from cranehooks.model.ids import Attempt, JobId, NodeName
 from cranehooks.model.job import ExitStatus, JobKind, JobOnNode, JobSpec, NodeShare
 from cranehooks.wire.enumeration import EnumCodec, WireError
@@ -29,11 +30,19 @@ def exit_status_from_wire(message: pb.ExitStatus) -> ExitStatus:
 
 
 def node_share_to_wire(share: NodeShare) -> pb.NodeShare:
-    return pb.NodeShare(node=share.node, ntasks=share.ntasks, cpus=share.cpus, memory_bytes=share.memory_bytes, gres=share.gres)
+    return pb.NodeShare(
+        node=share.node,
+        ntasks=share.ntasks,
+        cpus=share.cpus,
+        memory_bytes=share.memory_bytes,
+        gres=share.gres,
+        devices=[pb.HeldDevices(name=held.name, indexes=held.indexes) for held in share.devices],
+    )
 
 
 def node_share_from_wire(message: pb.NodeShare) -> NodeShare:
-    return NodeShare(NodeName(message.node), message.ntasks, message.cpus, message.memory_bytes, message.gres)
+    devices = tuple(HeldDevices(held.name, tuple(held.indexes)) for held in message.devices)
+    return NodeShare(NodeName(message.node), message.ntasks, message.cpus, message.memory_bytes, message.gres, devices)
 
 
 def job_spec_to_wire(spec: JobSpec) -> pb.JobSpec:
@@ -68,6 +77,10 @@ def job_spec_to_wire(spec: JobSpec) -> pb.JobSpec:
         comment=spec.comment,
         array_job_id=spec.array_job_id,
         array_task_id=spec.array_task_id,
+        memory_per_cpu_bytes=spec.memory_per_cpu_bytes,
+        gpus=spec.gpus,
+        exclusive=spec.exclusive,
+        cpus_requested=spec.cpus_requested,
     )
 
 
@@ -111,6 +124,10 @@ def job_spec_from_wire(message: pb.JobSpec) -> JobSpec:
         comment=message.comment,
         array_job_id=JobId(message.array_job_id) if message.HasField("array_job_id") else None,
         array_task_id=message.array_task_id if message.HasField("array_task_id") else None,
+        memory_per_cpu_bytes=message.memory_per_cpu_bytes,
+        gpus=message.gpus,
+        exclusive=message.exclusive,
+        cpus_requested=message.cpus_requested if message.HasField("cpus_requested") else message.cpus_per_task > 0,
     )
 
 

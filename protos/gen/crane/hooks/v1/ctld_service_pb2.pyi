@@ -1295,6 +1295,7 @@ class StepEnded(_message.Message):
     STEP_ID_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     attempt: _builtins.int
     step_id: _builtins.str
@@ -1302,6 +1303,10 @@ class StepEnded(_message.Message):
     """For a person, when the step did not simply run to its end: `launcher gone`, `user unknown on the node`, …."""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.TaskEnd]: ...
+    @_builtins.property
+    def usage(self) -> _job_pb2.ResourceUsage:
+        """Unset when nothing of it ran."""
+
     def __init__(
         self,
         *,
@@ -1310,10 +1315,11 @@ class StepEnded(_message.Message):
         step_id: _builtins.str = ...,
         tasks: _abc.Iterable[_job_pb2.TaskEnd] | None = ...,
         reason: _builtins.str = ...,
+        usage: _job_pb2.ResourceUsage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "job_id", b"job_id", "reason", b"reason", "step_id", b"step_id", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "job_id", b"job_id", "reason", b"reason", "step_id", b"step_id", "tasks", b"tasks", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1328,11 +1334,16 @@ class JobReleased(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     EPILOG_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     attempt: _builtins.int
     @_builtins.property
     def epilog(self) -> _hook_pb2.HookRun:
         """Unset when the node has no Epilog."""
+
+    @_builtins.property
+    def usage(self) -> _job_pb2.ResourceUsage:
+        """Of all its steps here. Unset when nothing of it ran."""
 
     def __init__(
         self,
@@ -1340,10 +1351,11 @@ class JobReleased(_message.Message):
         job_id: _builtins.int = ...,
         attempt: _builtins.int = ...,
         epilog: _hook_pb2.HookRun | None = ...,
+        usage: _job_pb2.ResourceUsage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["epilog", b"epilog"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["epilog", b"epilog", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "epilog", b"epilog", "job_id", b"job_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "epilog", b"epilog", "job_id", b"job_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -194,6 +194,10 @@ class JobSpec(_message.Message):
     COMMENT_FIELD_NUMBER: _builtins.int
     ARRAY_JOB_ID_FIELD_NUMBER: _builtins.int
     ARRAY_TASK_ID_FIELD_NUMBER: _builtins.int
+    MEMORY_PER_CPU_BYTES_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
+    EXCLUSIVE_FIELD_NUMBER: _builtins.int
+    CPUS_REQUESTED_FIELD_NUMBER: _builtins.int
     kind: Global___JobKind.ValueType
     uid: _builtins.int
     gid: _builtins.int
@@ -233,6 +237,14 @@ class JobSpec(_message.Message):
     array_job_id: _builtins.int
     """Set on the elements of an array by the controller."""
     array_task_id: _builtins.int
+    memory_per_cpu_bytes: _builtins.int
+    """For each CPU held; not together with memory_per_node_bytes. 0: no request."""
+    gpus: _builtins.str
+    """GPUs on all nodes together: [type:]count. Each node gets at least one."""
+    exclusive: _builtins.bool
+    """Whole nodes: all their CPUs and gres, and nobody else there."""
+    cpus_requested: _builtins.bool
+    """Whether cpus_per_task was asked for, and so is a limit too. Unset: when it is not 0."""
     @_builtins.property
     def groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -276,21 +288,57 @@ class JobSpec(_message.Message):
         comment: _builtins.str = ...,
         array_job_id: _builtins.int | None = ...,
         array_task_id: _builtins.int | None = ...,
+        memory_per_cpu_bytes: _builtins.int = ...,
+        gpus: _builtins.str = ...,
+        exclusive: _builtins.bool = ...,
+        cpus_requested: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_array_job_id", b"_array_job_id", "_array_task_id", b"_array_task_id", "array_job_id", b"array_job_id", "array_task_id", b"array_task_id", "time_limit", b"time_limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_array_job_id", b"_array_job_id", "_array_task_id", b"_array_task_id", "_cpus_requested", b"_cpus_requested", "array_job_id", b"array_job_id", "array_task_id", b"array_task_id", "cpus_requested", b"cpus_requested", "time_limit", b"time_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_array_job_id", b"_array_job_id", "_array_task_id", b"_array_task_id", "account", b"account", "array_job_id", b"array_job_id", "array_task_id", b"array_task_id", "comment", b"comment", "cpus_per_task", b"cpus_per_task", "cwd", b"cwd", "environment", b"environment", "exclude", b"exclude", "gid", b"gid", "gres", b"gres", "groups", b"groups", "kind", b"kind", "memory_per_node_bytes", b"memory_per_node_bytes", "name", b"name", "nodelist", b"nodelist", "ntasks", b"ntasks", "ntasks_per_node", b"ntasks_per_node", "num_nodes", b"num_nodes", "partition", b"partition", "qos", b"qos", "requeue", b"requeue", "script", b"script", "script_arguments", b"script_arguments", "script_name", b"script_name", "stderr_path", b"stderr_path", "stdout_path", b"stdout_path", "submit_host", b"submit_host", "time_limit", b"time_limit", "uid", b"uid", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_array_job_id", b"_array_job_id", "_array_task_id", b"_array_task_id", "_cpus_requested", b"_cpus_requested", "account", b"account", "array_job_id", b"array_job_id", "array_task_id", b"array_task_id", "comment", b"comment", "cpus_per_task", b"cpus_per_task", "cpus_requested", b"cpus_requested", "cwd", b"cwd", "environment", b"environment", "exclude", b"exclude", "exclusive", b"exclusive", "gid", b"gid", "gpus", b"gpus", "gres", b"gres", "groups", b"groups", "kind", b"kind", "memory_per_cpu_bytes", b"memory_per_cpu_bytes", "memory_per_node_bytes", b"memory_per_node_bytes", "name", b"name", "nodelist", b"nodelist", "ntasks", b"ntasks", "ntasks_per_node", b"ntasks_per_node", "num_nodes", b"num_nodes", "partition", b"partition", "qos", b"qos", "requeue", b"requeue", "script", b"script", "script_arguments", b"script_arguments", "script_name", b"script_name", "stderr_path", b"stderr_path", "stdout_path", b"stdout_path", "submit_host", b"submit_host", "time_limit", b"time_limit", "uid", b"uid", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__array_job_id: _TypeAlias = _typing.Literal["array_job_id"]  # noqa: Y015
     _WhichOneofArgType__array_job_id: _TypeAlias = _typing.Literal["_array_job_id", b"_array_job_id"]  # noqa: Y015
     _WhichOneofReturnType__array_task_id: _TypeAlias = _typing.Literal["array_task_id"]  # noqa: Y015
     _WhichOneofArgType__array_task_id: _TypeAlias = _typing.Literal["_array_task_id", b"_array_task_id"]  # noqa: Y015
+    _WhichOneofReturnType__cpus_requested: _TypeAlias = _typing.Literal["cpus_requested"]  # noqa: Y015
+    _WhichOneofArgType__cpus_requested: _TypeAlias = _typing.Literal["_cpus_requested", b"_cpus_requested"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__array_job_id) -> _WhichOneofReturnType__array_job_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__array_task_id) -> _WhichOneofReturnType__array_task_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpus_requested) -> _WhichOneofReturnType__cpus_requested | None: ...
 
 Global___JobSpec: _TypeAlias = JobSpec  # noqa: Y015
+
+@_typing.final
+class HeldDevices(_message.Message):
+    """Devices of one name that a job holds on a node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    INDEXES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """gpu, …"""
+    @_builtins.property
+    def indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Places among the node's devices of that name, from 0, in the order of its configuration."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        indexes: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["indexes", b"indexes", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldDevices: _TypeAlias = HeldDevices  # noqa: Y015
 
 @_typing.final
 class NodeShare(_message.Message):
@@ -303,11 +351,16 @@ class NodeShare(_message.Message):
     CPUS_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     GRES_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     ntasks: _builtins.int
     cpus: _builtins.float
     memory_bytes: _builtins.int
     gres: _builtins.str
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldDevices]:
+        """Which ones of what `gres` counts."""
+
     def __init__(
         self,
         *,
@@ -316,14 +369,77 @@ class NodeShare(_message.Message):
         cpus: _builtins.float = ...,
         memory_bytes: _builtins.int = ...,
         gres: _builtins.str = ...,
+        devices: _abc.Iterable[Global___HeldDevices] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpus", b"cpus", "gres", b"gres", "memory_bytes", b"memory_bytes", "node", b"node", "ntasks", b"ntasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpus", b"cpus", "devices", b"devices", "gres", b"gres", "memory_bytes", b"memory_bytes", "node", b"node", "ntasks", b"ntasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeShare: _TypeAlias = NodeShare  # noqa: Y015
+
+@_typing.final
+class ResourceUsage(_message.Message):
+    """What was used of a node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CPU_S_FIELD_NUMBER: _builtins.int
+    MEMORY_PEAK_BYTES_FIELD_NUMBER: _builtins.int
+    OOM_KILLS_FIELD_NUMBER: _builtins.int
+    cpu_s: _builtins.float
+    """Of user and system together."""
+    memory_peak_bytes: _builtins.int
+    """Unset where it is not known."""
+    oom_kills: _builtins.int
+    """Processes that the kernel killed for want of memory. Unset where it is not known."""
+    def __init__(
+        self,
+        *,
+        cpu_s: _builtins.float = ...,
+        memory_peak_bytes: _builtins.int | None = ...,
+        oom_kills: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_memory_peak_bytes", b"_memory_peak_bytes", "_oom_kills", b"_oom_kills", "memory_peak_bytes", b"memory_peak_bytes", "oom_kills", b"oom_kills"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_memory_peak_bytes", b"_memory_peak_bytes", "_oom_kills", b"_oom_kills", "cpu_s", b"cpu_s", "memory_peak_bytes", b"memory_peak_bytes", "oom_kills", b"oom_kills"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__memory_peak_bytes: _TypeAlias = _typing.Literal["memory_peak_bytes"]  # noqa: Y015
+    _WhichOneofArgType__memory_peak_bytes: _TypeAlias = _typing.Literal["_memory_peak_bytes", b"_memory_peak_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__oom_kills: _TypeAlias = _typing.Literal["oom_kills"]  # noqa: Y015
+    _WhichOneofArgType__oom_kills: _TypeAlias = _typing.Literal["_oom_kills", b"_oom_kills"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_peak_bytes) -> _WhichOneofReturnType__memory_peak_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__oom_kills) -> _WhichOneofReturnType__oom_kills | None: ...
+
+Global___ResourceUsage: _TypeAlias = ResourceUsage  # noqa: Y015
+
+@_typing.final
+class NodeUsage(_message.Message):
+    """What a step, or a job, used on one node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    @_builtins.property
+    def usage(self) -> Global___ResourceUsage: ...
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        usage: Global___ResourceUsage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeUsage: _TypeAlias = NodeUsage  # noqa: Y015
 
 @_typing.final
 class JobOnNode(_message.Message):
@@ -603,6 +719,7 @@ class StepStatus(_message.Message):
     ENDED_AT_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     NTASKS_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     step_id: _builtins.str
     state: Global___StepState.ValueType
     reason: _builtins.str
@@ -617,6 +734,10 @@ class StepStatus(_message.Message):
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def ended_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def usage(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeUsage]:
+        """Of the nodes where it has ended."""
+
     def __init__(
         self,
         *,
@@ -629,10 +750,11 @@ class StepStatus(_message.Message):
         ended_at: _timestamp_pb2.Timestamp | None = ...,
         name: _builtins.str = ...,
         ntasks: _builtins.int = ...,
+        usage: _abc.Iterable[Global___NodeUsage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "exit", b"exit", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "exit", b"exit", "name", b"name", "nodes", b"nodes", "ntasks", b"ntasks", "reason", b"reason", "started_at", b"started_at", "state", b"state", "step_id", b"step_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "exit", b"exit", "name", b"name", "nodes", b"nodes", "ntasks", b"ntasks", "reason", b"reason", "started_at", b"started_at", "state", b"state", "step_id", b"step_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -660,6 +782,8 @@ class JobStatus(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
     RUNS_FIELD_NUMBER: _builtins.int
+    SHARES_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     attempt: _builtins.int
     state: Global___JobState.ValueType
@@ -696,6 +820,14 @@ class JobStatus(_message.Message):
     def runs(self) -> _containers.RepeatedCompositeFieldContainer[_hook_pb2.HookRun]:
         """Filled by GetJob only."""
 
+    @_builtins.property
+    def shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeShare]:
+        """What the attempt holds on each node."""
+
+    @_builtins.property
+    def usage(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeUsage]:
+        """What the attempt used, of the nodes that it has left."""
+
     def __init__(
         self,
         *,
@@ -715,10 +847,12 @@ class JobStatus(_message.Message):
         steps: _abc.Iterable[Global___StepStatus] | None = ...,
         history: _abc.Iterable[Global___HistoryEvent] | None = ...,
         runs: _abc.Iterable[_hook_pb2.HookRun] | None = ...,
+        shares: _abc.Iterable[Global___NodeShare] | None = ...,
+        usage: _abc.Iterable[Global___NodeUsage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "exit", b"exit", "not_before", b"not_before", "spec", b"spec", "started_at", b"started_at", "submitted_at", b"submitted_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "busy_nodes", b"busy_nodes", "ended_at", b"ended_at", "exit", b"exit", "history", b"history", "job_id", b"job_id", "nodes", b"nodes", "not_before", b"not_before", "reason", b"reason", "requeue_count", b"requeue_count", "runs", b"runs", "spec", b"spec", "started_at", b"started_at", "state", b"state", "steps", b"steps", "submitted_at", b"submitted_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "busy_nodes", b"busy_nodes", "ended_at", b"ended_at", "exit", b"exit", "history", b"history", "job_id", b"job_id", "nodes", b"nodes", "not_before", b"not_before", "reason", b"reason", "requeue_count", b"requeue_count", "runs", b"runs", "shares", b"shares", "spec", b"spec", "started_at", b"started_at", "state", b"state", "steps", b"steps", "submitted_at", b"submitted_at", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

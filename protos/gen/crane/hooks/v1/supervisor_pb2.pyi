@@ -142,6 +142,60 @@ class TaskBootstrap(_message.Message):
 Global___TaskBootstrap: _TypeAlias = TaskBootstrap  # noqa: Y015
 
 @_typing.final
+class JobLimits(_message.Message):
+    """What the processes of a job may use on a node. Unset: no limit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    SWAP_BYTES_FIELD_NUMBER: _builtins.int
+    CPUS_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    DENIED_DEVICES_FIELD_NUMBER: _builtins.int
+    memory_bytes: _builtins.int
+    swap_bytes: _builtins.int
+    """Besides memory_bytes; 0: no swap."""
+    cpus: _builtins.float
+    """Of CPU time, in whole CPUs and parts of one."""
+    processes: _builtins.int
+    """Processes and threads."""
+    @_builtins.property
+    def denied_devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Device files of the node's gres that are not the job's; it cannot open them."""
+
+    def __init__(
+        self,
+        *,
+        memory_bytes: _builtins.int | None = ...,
+        swap_bytes: _builtins.int | None = ...,
+        cpus: _builtins.float | None = ...,
+        processes: _builtins.int | None = ...,
+        denied_devices: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_memory_bytes", b"_memory_bytes", "_processes", b"_processes", "_swap_bytes", b"_swap_bytes", "cpus", b"cpus", "memory_bytes", b"memory_bytes", "processes", b"processes", "swap_bytes", b"swap_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_memory_bytes", b"_memory_bytes", "_processes", b"_processes", "_swap_bytes", b"_swap_bytes", "cpus", b"cpus", "denied_devices", b"denied_devices", "memory_bytes", b"memory_bytes", "processes", b"processes", "swap_bytes", b"swap_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cpus: _TypeAlias = _typing.Literal["cpus"]  # noqa: Y015
+    _WhichOneofArgType__cpus: _TypeAlias = _typing.Literal["_cpus", b"_cpus"]  # noqa: Y015
+    _WhichOneofReturnType__memory_bytes: _TypeAlias = _typing.Literal["memory_bytes"]  # noqa: Y015
+    _WhichOneofArgType__memory_bytes: _TypeAlias = _typing.Literal["_memory_bytes", b"_memory_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__processes: _TypeAlias = _typing.Literal["processes"]  # noqa: Y015
+    _WhichOneofArgType__processes: _TypeAlias = _typing.Literal["_processes", b"_processes"]  # noqa: Y015
+    _WhichOneofReturnType__swap_bytes: _TypeAlias = _typing.Literal["swap_bytes"]  # noqa: Y015
+    _WhichOneofArgType__swap_bytes: _TypeAlias = _typing.Literal["_swap_bytes", b"_swap_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpus) -> _WhichOneofReturnType__cpus | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_bytes) -> _WhichOneofReturnType__memory_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__processes) -> _WhichOneofReturnType__processes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__swap_bytes) -> _WhichOneofReturnType__swap_bytes | None: ...
+
+Global___JobLimits: _TypeAlias = JobLimits  # noqa: Y015
+
+@_typing.final
 class SupervisorBootstrap(_message.Message):
     """Everything a supervisor needs: it reads no file."""
 
@@ -189,6 +243,7 @@ class SupervisorBootstrap(_message.Message):
     CGROUP_INSTANCE_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
     TASK_PROLOG_FAILURE_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     attempt: _builtins.int
     step_id: _builtins.str
@@ -231,6 +286,10 @@ class SupervisorBootstrap(_message.Message):
     def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What the environments of all tasks have in common; each task's own variables add to it and win. It keeps the message within a frame."""
 
+    @_builtins.property
+    def limits(self) -> Global___JobLimits:
+        """Of the job on this node, and so of the step too."""
+
     def __init__(
         self,
         *,
@@ -256,10 +315,11 @@ class SupervisorBootstrap(_message.Message):
         cgroup_instance: _builtins.str = ...,
         environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         task_prolog_failure: Global___TaskAction.ValueType = ...,
+        limits: Global___JobLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "limits", b"limits", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "batch_script", b"batch_script", "cgroup_instance", b"cgroup_instance", "cgroup_root", b"cgroup_root", "containment", b"containment", "craned_socket", b"craned_socket", "environment", b"environment", "hooks", b"hooks", "job", b"job", "job_id", b"job_id", "kill_grace_s", b"kill_grace_s", "launcher_grace_s", b"launcher_grace_s", "node", b"node", "nodes", b"nodes", "nonce", b"nonce", "output_limit_bytes", b"output_limit_bytes", "state_dir", b"state_dir", "step", b"step", "step_id", b"step_id", "task_prolog_failure", b"task_prolog_failure", "tasks", b"tasks", "unkillable_after_s", b"unkillable_after_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "batch_script", b"batch_script", "cgroup_instance", b"cgroup_instance", "cgroup_root", b"cgroup_root", "containment", b"containment", "craned_socket", b"craned_socket", "environment", b"environment", "hooks", b"hooks", "job", b"job", "job_id", b"job_id", "kill_grace_s", b"kill_grace_s", "launcher_grace_s", b"launcher_grace_s", "limits", b"limits", "node", b"node", "nodes", b"nodes", "nonce", b"nonce", "output_limit_bytes", b"output_limit_bytes", "state_dir", b"state_dir", "step", b"step", "step_id", b"step_id", "task_prolog_failure", b"task_prolog_failure", "tasks", b"tasks", "unkillable_after_s", b"unkillable_after_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -427,6 +487,7 @@ class SupervisorStepEnded(_message.Message):
     TASKS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     UNKILLABLE_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.TaskEnd]: ...
@@ -434,16 +495,19 @@ class SupervisorStepEnded(_message.Message):
     def unkillable(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Processes that survived KILL: pid and command, for a person."""
 
+    @_builtins.property
+    def usage(self) -> _job_pb2.ResourceUsage: ...
     def __init__(
         self,
         *,
         tasks: _abc.Iterable[_job_pb2.TaskEnd] | None = ...,
         reason: _builtins.str = ...,
         unkillable: _abc.Iterable[_builtins.str] | None = ...,
+        usage: _job_pb2.ResourceUsage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "tasks", b"tasks", "unkillable", b"unkillable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "tasks", b"tasks", "unkillable", b"unkillable", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
