@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from tests.conformance import slurm_system
 from tests.conformance.comparison import COMPARISONS, CONFIGURATIONS, Comparison, Row, rows_of
 from tests.conformance.comparisons import endings, environment, failures, flags, order, tasks
 from tests.conformance.crane_system import CraneSystem
@@ -21,6 +20,7 @@ from tests.conformance.differences import PAGE, Difference, read, reason_for
 from tests.conformance.slurm_system import SlurmSystem
 from tests.conformance.stage import Stage
 from tests.conformance.system import Configuration, System
+from tests.support import slurm_daemons
 
 CHAPTERS = (order, flags, environment, failures, tasks, endings)
 """Modules that register comparisons."""
@@ -39,7 +39,7 @@ def main() -> int:
         print(f"conformance: skipped: {reason}")
         return 1 if arguments.required else 0
     differences = read(PAGE.read_text(encoding="utf-8"))
-    print(f"conformance: {slurm_system.version()} and the profile slurm, {len(chosen)} comparisons", flush=True)
+    print(f"conformance: {slurm_daemons.version()} and the profile slurm, {len(chosen)} comparisons", flush=True)
     # As an interrupt does: the clusters are stopped and removed on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     started = time.monotonic()
@@ -61,8 +61,8 @@ def _arguments() -> argparse.Namespace:
 
 def _obstacle() -> str | None:
     """Why nothing can be compared here."""
-    if missing := slurm_system.missing_programs():
-        return f"Slurm is not installed ({', '.join(missing)}); on Debian: apt-get install {slurm_system.PACKAGES}"
+    if missing := slurm_daemons.missing_programs():
+        return f"Slurm is not installed ({', '.join(missing)}); on Debian: apt-get install {slurm_daemons.PACKAGES}"
     if os.geteuid() != 0:
         return "needs root, as slurmd does"
     return None

@@ -16,8 +16,8 @@ from tests.conformance.system import (
     JobFacts,
     NodeFacts,
     System,
-    plain_environment,
 )
+from tests.support.commands import plain_environment
 
 _POINTS = {
     "CranectldProlog": "PrologSlurmctld",

@@ -1,9 +1,8 @@
 """What a comparison asks of a cluster, whichever system runs it: hooks to install, jobs to run, states to read."""
 
-import os
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -184,26 +183,3 @@ class System(ABC):
     @abstractmethod
     def variables_of(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Those of an environment that are compared, with what differs between any two clusters replaced."""
-
-
-def output_of(argv: Sequence[str], env: Mapping[str, str], timeout_s: float = 30) -> str:
-    """What an administrator's command prints.
-
-    Raises:
-        AssertionError: It failed.
-    """
-    result = subprocess.run(
-        argv, env=env, capture_output=True, text=True, check=False, timeout=timeout_s, stdin=subprocess.DEVNULL
-    )
-    assert result.returncode == 0, f"{' '.join(argv)} exited with {result.returncode}: {result.stderr.strip()}"
-    return result.stdout
-
-
-def plain_environment() -> dict[str, str]:
-    """The same for daemons and users, whoever runs this."""
-    return {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "LANG": "C",
-        "HOME": "/",
-        "TMPDIR": os.environ.get("TMPDIR", "/tmp"),
-    }
