@@ -144,11 +144,11 @@ CELLS: tuple[ProfileCell, ...] = (
     ),
     ProfileCell(
         "directory_entry",
-        "an entry that names a directory",
+        "a directory among the scripts",
         lambda profile: profile.directory_entry.value,
         _sources(
-            f"{_OURS}: it cannot be run",
-            f"{_OURS}: it cannot be run",
+            f"{_OURS}: a pattern means files; {_CRANE_CODE}: it cannot be run",
+            f"{_OURS}: a pattern means files; {_CRANE_CODE}: it cannot be run",
             f"{_SLURM_CODE}: it cannot be run",
             f"{_SUNK}: run-parts.sh",
         ),

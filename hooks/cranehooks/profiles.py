@@ -24,10 +24,11 @@ class EmptyPattern(Enum):
 
 
 class DirectoryEntry(Enum):
-    """What an entry that names a directory means."""
+    """What a directory means that an entry names, or that an entry's pattern matches."""
 
-    NO_SCRIPT = "a directory is no script: the hook fails"
-    RUN_PARTS = "its executable files whose names run-parts takes (letters, digits, _ and -), or that end in .sh"
+    NO_SCRIPT = "as an entry: the hook fails; in a pattern: passed over"
+    FAILS = "the hook fails when it comes to it"
+    RUN_PARTS = "as an entry: its files, as run-parts takes them, and *.sh; in a pattern: passed over"
 
 
 class CancelDuringProlog(Enum):
@@ -196,6 +197,7 @@ _SLURM = Profile(
     timeouts_cover_task_hooks=False,
     empty_pattern=EmptyPattern.FAILS,
     flags=frozenset(PrologFlag),
+    directory_entry=DirectoryEntry.FAILS,
     cancel_during_prolog=CancelDuringProlog.AWAITS,
     slurm_environment=True,
     notes=(
@@ -343,7 +345,10 @@ OVERRIDES: dict[str, Override] = {
         },
     ),
     "EmptyPattern": Override("empty_pattern", {"no-hook": EmptyPattern.NO_HOOK, "fails": EmptyPattern.FAILS}),
-    "DirectoryEntry": Override("directory_entry", {"no-script": DirectoryEntry.NO_SCRIPT, "run-parts": DirectoryEntry.RUN_PARTS}),
+    "DirectoryEntry": Override(
+        "directory_entry",
+        {"no-script": DirectoryEntry.NO_SCRIPT, "fails": DirectoryEntry.FAILS, "run-parts": DirectoryEntry.RUN_PARTS},
+    ),
     "TimeoutCovers": Override("timeout_cover", {"list": TimeoutCover.LIST, "script": TimeoutCover.SCRIPT}),
     "TimeoutPrecedence": Override("shared_timeout", {"shared": SharedTimeout.OVERRIDES, "own": SharedTimeout.DEFAULT}),
     "DefaultTimeout": Override("default_timeout_s", {}, float),

@@ -34,6 +34,10 @@ class TaskHook:
     trusted_owner: bool
     grace_s: float
     """From TERM to KILL."""
+    notes: tuple[str, ...] = ()
+    """What was passed over when its scripts were looked for."""
+    problem: str = ""
+    """Why it fails before any script runs; it has no scripts then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,7 @@ def _read(message: pb.SupervisorBootstrap) -> Bootstrap:
         tasks=tuple(
             TaskStart(TaskId(task.task_id), task.local_id, {**message.environment, **task.environment}) for task in message.tasks
         ),
-        hooks={wire.hook_point_from_wire(hook.point): _read_hook(hook) for hook in message.hooks if hook.scripts},
+        hooks={wire.hook_point_from_wire(hook.point): _read_hook(hook) for hook in message.hooks if hook.scripts or hook.problem},
         task_prolog_failure=_read_action(message.task_prolog_failure),
         kill_grace_s=message.kill_grace_s,
         launcher_grace_s=message.launcher_grace_s,
@@ -137,6 +141,8 @@ def _read_hook(message: pb.TaskHook) -> TaskHook:
         continue_on_failure=message.continue_on_failure,
         trusted_owner=message.trusted_owner,
         grace_s=message.grace_s,
+        notes=tuple(message.notes),
+        problem=message.problem,
     )
 
 

@@ -1,6 +1,7 @@
 """Does what the machine of one task asks for: runs its hooks, starts and signals its process, ends what is left of it."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
@@ -14,12 +15,13 @@ from cranehooks.execution.containment.cells import Cell
 from cranehooks.execution.process import Process, SpawnError, SpawnRequest, spawn
 from cranehooks.model.ids import RunId
 from cranehooks.model.job import ExitStatus, TaskEnd
+from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookKey, HookRun, RunSpec
 from cranehooks.policy import task_exit
 from cranehooks.profiles import TaskAction
 from csupervisor import task as machine
-from csupervisor.bootstrap import Bootstrap, TaskStart
+from csupervisor.bootstrap import Bootstrap, TaskHook, TaskStart
 from csupervisor.cleanup import emptied, end_all
 from csupervisor.hook_failure import failure_of
 from csupervisor.identity import acting_as
@@ -154,24 +156,11 @@ class TaskRun:
             self.feed(machine.HookEnded(point))
             return
         bootstrap, hook = self._bootstrap, self._bootstrap.hooks[point]
-        run = await self._around.engine.run(
-            RunSpec(
-                key=self._key(point),
-                scripts=hook.scripts,
-                environment=task_hook_environment(point, self._environment, task_pid=self._task_pid),
-                timeout_s=hook.timeout_s,
-                timeout_scope=hook.timeout_scope,
-                continue_on_failure=hook.continue_on_failure,
-                credentials=bootstrap.job.credentials,
-                user=bootstrap.job.user,
-                cwd=bootstrap.cwd,
-                grace_s=hook.grace_s,
-                unkillable_after_s=bootstrap.unkillable_after_s,
-                output_limit_bytes=bootstrap.output_limit_bytes or _DEFAULT_OUTPUT_LIMIT_BYTES,
-                trusted_owner=hook.trusted_owner,
-                cgroup=self._cell.name if self._cell.cgroup_fd is not None else None,
-            )
-        )
+        if hook.problem:
+            outcome = Outcome(OutcomeKind.SPAWN, 0, hook.problem)
+            run = HookRun(self._key(point), bootstrap.job.user, time.time(), 0.0, outcome)
+        else:
+            run = await self._around.engine.run(self._spec(point, hook))
         self._hook = None
         if point in _EDITS:
             self._apply_directives(run)
@@ -179,6 +168,26 @@ class TaskRun:
         self._around.reports.hook_ended(run)
         action = bootstrap.task_prolog_failure
         self.feed(machine.HookEnded(point, failure_of(run), task_exit(action, run.outcome), action is TaskAction.CANCEL))
+
+    def _spec(self, point: HookPoint, hook: TaskHook) -> RunSpec:
+        bootstrap = self._bootstrap
+        return RunSpec(
+            key=self._key(point),
+            scripts=hook.scripts,
+            environment=task_hook_environment(point, self._environment, task_pid=self._task_pid),
+            timeout_s=hook.timeout_s,
+            timeout_scope=hook.timeout_scope,
+            continue_on_failure=hook.continue_on_failure,
+            credentials=bootstrap.job.credentials,
+            user=bootstrap.job.user,
+            cwd=bootstrap.cwd,
+            grace_s=hook.grace_s,
+            unkillable_after_s=bootstrap.unkillable_after_s,
+            output_limit_bytes=bootstrap.output_limit_bytes or _DEFAULT_OUTPUT_LIMIT_BYTES,
+            trusted_owner=hook.trusted_owner,
+            cgroup=self._cell.name if self._cell.cgroup_fd is not None else None,
+            notes=hook.notes,
+        )
 
     def _apply_directives(self, run: HookRun) -> None:
         """What the scripts said counts however they ended: an after-hook may need to know what a failing one exported."""

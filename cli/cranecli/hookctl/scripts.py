@@ -93,7 +93,7 @@ def point_report(point: HookPoint, patterns: tuple[str, ...], profile: Profile, 
     plan = planned(profile, patterns)
     if isinstance(plan, PlanFailure):
         return PointReport(point, (), problem=plan.reason)
-    empty = [pattern for pattern, files in resolve(patterns).items() if not files]
+    empty = [match.pattern for match in resolve(profile, patterns) if not match.matches]
     notes = [f"nothing matches {', '.join(empty)}: no hook"] if empty else []
     runs_as_user = CONTRACTS[point].runs_as is RunsAs.JOB_USER
     scripts = tuple(_script_report(path, runs_as_user=runs_as_user, trusted_owner=trusted_owner) for path in plan.scripts)

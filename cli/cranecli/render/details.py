@@ -115,7 +115,7 @@ def _steps(job: JobRecord, style: Style) -> list[str]:
     ]
     rows = [
         [
-            step.step_id, step.state, hostlist.fold(list(step.nodes)), str(step.ntasks or 1),
+            step.step_id, "Cancelled" if step.cancelled and step.state == "Ended" else step.state, hostlist.fold(list(step.nodes)), str(step.ntasks or 1),
             str(step.exit) if step.state == "Ended" else "-",
             duration(step.ended_at - step.started_at) if step.started_at and step.ended_at else "-", step.reason,
         ]

@@ -156,6 +156,7 @@ def _step(step: StepRecord) -> Document:
         "step_id": step.step_id,
         "name": step.name,
         "state": _snake(step.state),
+        "cancelled": step.cancelled,
         "nodes": list(step.nodes),
         "ntasks": step.ntasks,
         "exit": _exit(step.exit),

@@ -123,7 +123,7 @@ def _consequence(run: HookRun) -> str:
     return {
         HookPoint.CRANECTLD_PROLOG: "Nothing of this attempt was sent to a node.",
         HookPoint.PROLOG: "No task of the job started there, and the attempt ended on all its nodes.",
-        HookPoint.CRUN_PROLOG: "The step was cancelled and never sent to a node.",
+        HookPoint.CRUN_PROLOG: "The step was never sent to a node.",
         HookPoint.TASK_PROLOG: "The task did not run.",
         HookPoint.STEP_TASK_PROLOG: "The task did not run.",
     }[run.key.point]

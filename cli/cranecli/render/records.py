@@ -46,6 +46,7 @@ class StepRecord:
     ended_at: float | None
     name: str
     ntasks: int
+    cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +305,7 @@ def _step(answer: Json) -> StepRecord:
         ended_at=_time(answer, "ended_at"),
         name=_text(answer, "name"),
         ntasks=_int(answer, "ntasks"),
+        cancelled=bool(answer.get("cancelled")),
     )
 
 

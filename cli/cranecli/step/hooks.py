@@ -15,12 +15,13 @@ from cranehooks.execution.containment.session import SessionContainment
 from cranehooks.execution.engine import Engine
 from cranehooks.execution.scripts import planned
 from cranehooks.model.ids import Attempt, JobId, NodeName, StepId, StepKey
-from cranehooks.model.job import ExitStatus
+from cranehooks.model.job import ExitStatus, JobKind
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookKey, HookRun, RunSpec, ScriptRun, TimeoutScope
 from cranehooks.plan import PlanFailure
-from cranehooks.profiles import TimeoutCover, overridden, profile_named
+from cranehooks.policy import decide_outcome
+from cranehooks.profiles import StepAction, TimeoutCover, overridden, profile_named
 
 if TYPE_CHECKING:
     from cranecli.front.client import Body
@@ -90,7 +91,7 @@ class LaunchHook:
         self._engine: Engine | None = None
         node = NodeName(step.launch_node) if step.launch_node else None
         self._key = HookKey(point, JobId(step.job_id), Attempt(step.attempt), node, StepId(step.step_id))
-        profile = overridden(profile_named(site.profile), site.overrides)
+        self._profile = profile = overridden(profile_named(site.profile), site.overrides)
         patterns = site.patterns if own_script is None else (own_script,)
         plan = planned(profile, patterns)
         if isinstance(plan, PlanFailure):
@@ -163,6 +164,14 @@ class LaunchHook:
             return f"{self.point.value}: {record.outcome.detail or record.outcome}"
         detail = script.last_line or script.outcome.detail
         return f"{self.point.value} {script.path} {script.outcome}" + (f": {detail}" if detail else "")
+
+    @property
+    def fails_step(self) -> bool:
+        """Whether its failure is the step's own by the cluster's rules; otherwise the step is cancelled."""
+        if self.record is None:
+            return False
+        verdict = decide_outcome(self.point, self.record.outcome, kind=JobKind.RUN, requeue_allowed=False, profile=self._profile)
+        return verdict.step is StepAction.FAIL
 
 
 def start_prolog(step: HookedStep, site: "Body", own_script: str | None) -> LaunchHook:

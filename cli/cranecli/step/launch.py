@@ -29,7 +29,18 @@ NUM_NODES_VARIABLES = ("CRANE_JOB_NUM_NODES", "SLURM_JOB_NUM_NODES")
 
 
 class HookFailedError(Exception):
-    """CrunProlog failed: nothing was sent to a node."""
+    """CrunProlog failed: nothing was sent to a node. The text says which script, and how."""
+
+    def __init__(self, failure: str, step_name: str, *, fails_step: bool) -> None:
+        super().__init__(failure)
+        self.step_name = step_name
+        self.fails_step = fails_step
+        """Whether the step counts as failed, and not as cancelled."""
+
+    @property
+    def told(self) -> str:
+        """For the user: `step 42.0 cancelled, nothing was sent: CrunProlog setup.sh exit 1`."""
+        return f"step {self.step_name} {'failed' if self.fails_step else 'cancelled'}, nothing was sent: {self}"
 
 
 class Launch:
@@ -53,7 +64,7 @@ class Launch:
             try:
                 return self._run_step(job_id, watch)
             except HookFailedError as error:
-                return self._fail(str(error))
+                return self._fail(error.told)
             finally:
                 watch.close()
         name = os.path.basename(self._argv[0])  # noqa: PTH119 - pathlib costs too much at start
@@ -75,8 +86,8 @@ class Launch:
             # Its options chose the allocation; the step takes all of it.
             return self._run_step(job_id, watch, is_whole_job=True)
         except HookFailedError as error:
-            self._give_up(job_id, str(error))
-            return self._fail(str(error))
+            self._give_up(job_id, str(error), has_failed=error.fails_step)
+            return self._fail(error.told)
         except InterruptedFrontError as error:
             talk.status.say(f"interrupted: job {job_id} is cancelled")
             self._give_up(job_id, str(error))
@@ -87,8 +98,9 @@ class Launch:
         finally:
             watch.close()
 
-    def _give_up(self, job_id: int, reason: str) -> None:
-        self._talk.tell("CompleteAllocation", {"job_id": str(job_id), "exit": {"code": exits.FAILED}, "cancel_reason": reason})
+    def _give_up(self, job_id: int, reason: str, *, has_failed: bool = False) -> None:
+        key = "fail_reason" if has_failed else "cancel_reason"
+        self._talk.tell("CompleteAllocation", {"job_id": str(job_id), "exit": {"code": exits.FAILED}, key: reason})
 
     def _run_step(self, job_id: int, watch: JobWatch, *, is_whole_job: bool = False) -> int:
         from cranecli.step.session import StepSession
@@ -106,12 +118,15 @@ class Launch:
         step_name = f"{job_id}.{key['step_id']}"
         session = StepSession(talk, watch, created, is_labelled=options.label, reads_stdin=options.input != "none")
         try:
-            self._run_prolog(created)
+            self._run_prolog(created, step_name)
             session.attach()
             talk.ask("StartStep", key)
         except (HookFailedError, FrontError, InterruptedFrontError) as error:
             session.close()
-            talk.tell("CancelStep", {**key, "reason": str(error)})
+            request = {**key, "reason": str(error)}
+            if isinstance(error, HookFailedError):
+                request["failed"] = error.fails_step
+            talk.tell("CancelStep", request)
             raise
         code = session.run()
         if is_whole_job:
@@ -124,7 +139,7 @@ class Launch:
 
     # ---- hooks
 
-    def _run_prolog(self, created: Body) -> None:
+    def _run_prolog(self, created: Body, step_name: str) -> None:
         """Raises HookFailedError, or InterruptedFrontError when a signal stopped the hook."""
         hook = self._start_hook(created, self._options.prolog, None)
         if hook is None:
@@ -134,7 +149,7 @@ class Launch:
         if stopped_by:
             raise InterruptedFrontError(stopped_by)
         if hook.failure:
-            raise HookFailedError(hook.failure)
+            raise HookFailedError(hook.failure, step_name, fails_step=hook.fails_step)
 
     def _run_epilog(self, created: Body, code: int, step_name: str) -> None:
         hook = self._start_hook(created, self._options.epilog, exit_status_of(code))

@@ -18,7 +18,7 @@ from cranehooks.model.ids import BATCH_STEP, NodeName, StepKey, TaskId
 from cranehooks.model.job import JobOnNode, JobSpec, StepSpec
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookSettings, TimeoutScope
-from cranehooks.plan import PlanFailure
+from cranehooks.plan import Plan, PlanFailure
 from cranehooks.profiles import effective
 
 NO_HOOK: Final = "none"
@@ -157,33 +157,27 @@ def login_of(job: JobSpec, node: NodeName, *, allow_root_jobs: bool) -> dict[str
 
 
 def task_hooks(hooks: HookSettings, step: StepSpec) -> Iterator[pb.TaskHook]:
-    """The hooks around each task. Looks at the disk.
-
-    Raises:
-        StepRefusedError: the scripts of a before-hook cannot be found as the profile wants.
-    """
+    """The hooks around each task. Looks at the disk."""
     for point in _CONFIGURED:
         plan = planned(hooks, point)
         if isinstance(plan, PlanFailure):
-            if point is HookPoint.TASK_PROLOG:
-                message = f"{point.value}: {plan.reason}"
-                raise StepRefusedError(message)
-            continue
-        if plan.scripts:
-            yield _task_hook(hooks, point, plan.scripts, is_trusted=True)
+            yield pb.TaskHook(point=wire.hook_point_to_wire(point), problem=plan.reason)
+        elif plan.scripts:
+            yield _task_hook(hooks, point, plan, is_trusted=True)
     own = {HookPoint.STEP_TASK_PROLOG: step.task_prolog, HookPoint.STEP_TASK_EPILOG: step.task_epilog}
     for point, script in own.items():
         if script and script != NO_HOOK:
-            yield _task_hook(hooks, point, (script,), is_trusted=False)
+            yield _task_hook(hooks, point, Plan((script,)), is_trusted=False)
 
 
-def _task_hook(hooks: HookSettings, point: HookPoint, scripts: tuple[str, ...], *, is_trusted: bool) -> pb.TaskHook:
+def _task_hook(hooks: HookSettings, point: HookPoint, plan: Plan, *, is_trusted: bool) -> pb.TaskHook:
     return pb.TaskHook(
         point=wire.hook_point_to_wire(point),
-        scripts=scripts,
+        scripts=plan.scripts,
         timeout_s=hooks.timeouts_s.get(point) or 0.0,
         timeout_per_script=timeout_scope(hooks) is TimeoutScope.SCRIPT,
         continue_on_failure=point in hooks.continue_on_failure,
         trusted_owner=is_trusted,
         grace_s=hooks.grace_s,
+        notes=plan.notes,
     )

@@ -60,6 +60,8 @@ class StepCancelRequested:
     attempt: Attempt
     step_id: StepId
     reason: str
+    failed: bool = False
+    """A step that was never sent: its launcher's hook failed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,8 @@ class CompletionRequested:
 
     at: float
     exit: ExitStatus = field(default_factory=ExitStatus)
+    reason: str = ""
+    """Why it ends so, where the exit status does not say it."""
 
 
 @dataclass(frozen=True, slots=True)

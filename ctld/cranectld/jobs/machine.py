@@ -274,7 +274,7 @@ def _completion_requested(job: Job, event: CompletionRequested, requeue: Requeue
         if job.spec.kind is JobKind.RUN and any(step.sent and step.state is not StepState.ENDED for step in job.steps.values()):
             # The nodes' word on the step is on its way, and says more than its launcher's.
             return job, []
-        return _complete(job, _own_end(event.exit, ""), event.at, requeue)
+        return _complete(job, _own_end(event.exit, event.reason), event.at, requeue)
     if job.state in (JobState.PENDING, JobState.HELD, JobState.CONFIGURING):
         return _cancel_requested(job, CancelRequested(event.at, "given up by its owner"), requeue)
     return job, []

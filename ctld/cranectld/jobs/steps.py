@@ -94,8 +94,9 @@ def _cancel(job: Job, event: StepCancelRequested) -> tuple[Job, list[Effect]]:
     if step is None or step.state is StepState.ENDED:
         return job, []
     if not step.sent:
-        return _with(job, never_sent(step, event.at, event.reason)), [
-            Record("step", f"step {step.step_id} cancelled, never sent: {event.reason}"),
+        fate = "failed" if event.failed else "cancelled"
+        return _with(job, replace(never_sent(step, event.at, event.reason), cancelled=not event.failed)), [
+            Record("step", f"step {step.step_id} {fate}, never sent: {event.reason}"),
             Decide(DecisionKind.STEP_ENDED, event.reason, step.step_id),
         ]
     step = replace(step, cancelled=True, reason=step.reason or event.reason)

@@ -85,10 +85,18 @@ class FrontService(rpc.ControllerServiceServicer):
     async def CompleteAllocation(self, request: pb.CompleteAllocationRequest, context: Context) -> pb.CompleteAllocationResponse:
         job = await self._own(JobId(request.job_id))
         if not job.state.is_final:
+            if request.fail_reason and request.cancel_reason:
+                raise CraneError(
+                    ErrorCode.INVALID_ARGUMENT, "cancel_reason and fail_reason: a job is cancelled or fails, not both"
+                )
+            if request.fail_reason and exit_status_from_wire(request.exit).ok:
+                raise CraneError(ErrorCode.INVALID_ARGUMENT, "fail_reason with exit 0: a failed job has another exit status")
             if request.cancel_reason:
                 self._controller.cancel(job.job_id, request.cancel_reason)
             else:
-                event = CompletionRequested(self._controller.clock.now(), exit_status_from_wire(request.exit))
+                event = CompletionRequested(
+                    self._controller.clock.now(), exit_status_from_wire(request.exit), request.fail_reason
+                )
                 self._controller.apply(job.job_id, event)
             await self._controller.settled()
         return pb.CompleteAllocationResponse()
@@ -143,7 +151,8 @@ class FrontService(rpc.ControllerServiceServicer):
         self._known_step(job, request.step_id)
         if not job.state.is_final and job.attempt == request.attempt:
             reason = request.reason or f"cancelled by {who.user}"
-            event = StepCancelRequested(self._controller.clock.now(), job.attempt, StepId(request.step_id), reason)
+            now = self._controller.clock.now()
+            event = StepCancelRequested(now, job.attempt, StepId(request.step_id), reason, request.failed)
             self._controller.apply(job.job_id, event)
             await self._controller.settled()
         return pb.CancelStepResponse()

@@ -33,6 +33,7 @@ def step_status(step: Step) -> job_pb2.StepStatus:
         reason=step.reason,
         name=step.spec.name,
         ntasks=step.spec.ntasks,
+        cancelled=step.cancelled,
     )
     if step.started_at:
         status.started_at.CopyFrom(timestamp(step.started_at))

@@ -49,27 +49,28 @@ def is_pattern(entry: str) -> bool:
     return not _WILDCARDS.isdisjoint(entry)
 
 
-def matches(pattern: str) -> list[str]:
-    """The files that one entry means now: itself when it is literal, the matching files (no directories) otherwise.
+def resolve(profile: Profile, patterns: Iterable[str]) -> list[PatternMatch]:
+    """Per pattern, in the order given, the files it means now; none where nothing matches.
 
-    In no particular order: `cranehooks.plan` orders.
-    """
-    if not is_pattern(pattern):
-        return [pattern]
-    return [path for path in glob.iglob(pattern) if not os.path.isdir(path)]  # noqa: PTH112, PTH207 - exact strings
+    A literal path means itself, whether it exists or not. The files of a pattern are in no particular order: `cranehooks.plan` orders.
 
-
-def resolve(patterns: Iterable[str]) -> dict[str, list[str]]:
-    """Per pattern, in the order given, the files it means now; an empty list where nothing matches.
+    Args:
+        profile: Decides what directories mean.
+        patterns: Absolute.
 
     Raises:
         ValueError: a pattern is not absolute.
     """
-    found = {}
-    for pattern in patterns:
+    found = []
+    for pattern in dict.fromkeys(patterns):
         if not pattern.startswith("/"):
             raise ValueError(f"hook script pattern must be absolute, got {pattern!r}")
-        found[pattern] = matches(pattern)
+        if is_pattern(pattern):
+            found.append(_matches(pattern, has_directories=profile.directory_entry is DirectoryEntry.FAILS))
+        elif profile.directory_entry is DirectoryEntry.RUN_PARTS and os.path.isdir(pattern):  # noqa: PTH112 - exact strings
+            found.append(_run_parts(pattern))
+        else:
+            found.append(PatternMatch(pattern, (pattern,)))
     return found
 
 
@@ -80,10 +81,7 @@ def planned(profile: Profile, patterns: Iterable[str]) -> Plan | PlanFailure:
         profile: Decides about order, empty patterns and directories.
         patterns: Absolute, in the order given.
     """
-    found = [PatternMatch(pattern, tuple(paths)) for pattern, paths in resolve(patterns).items()]
-    if profile.directory_entry is DirectoryEntry.RUN_PARTS:
-        found = [_run_parts(match.pattern) if os.path.isdir(match.pattern) else match for match in found]  # noqa: PTH112 - exact strings
-    return order_scripts(profile, found)
+    return order_scripts(profile, resolve(profile, patterns))
 
 
 def problem_of(profile: Profile, entry: str) -> str | None:
@@ -97,6 +95,16 @@ def problem_of(profile: Profile, entry: str) -> str | None:
         except UnsafeScriptError as error:
             return str(error)
     return None
+
+
+def _matches(pattern: str, *, has_directories: bool) -> PatternMatch:
+    """What a pattern matches; directories are scripts like others, which fail when they are run, or are passed over."""
+    found = glob.glob(pattern)  # noqa: PTH207 - exact strings
+    if has_directories:
+        return PatternMatch(pattern, tuple(found))
+    directories = {path for path in found if os.path.isdir(path)}  # noqa: PTH112 - exact strings
+    passed_over = [f"{os.path.basename(path.rstrip('/'))} (directory)" for path in sorted(directories, key=os.fsencode)]  # noqa: PTH119
+    return PatternMatch(pattern, tuple(path for path in found if path not in directories), tuple(passed_over))
 
 
 def _run_parts(directory: str) -> PatternMatch:

@@ -284,9 +284,10 @@ class HookSection(Section):
     empty_pattern: Annotated[str | None, *_override("EmptyPattern")] = None
     """What an entry that matches nothing means: `no-hook`, or the hook `fails`. Default: the profile's (slurm fails)."""
     directory_entry: Annotated[str | None, *_override("DirectoryEntry")] = None
-    """What an entry that names a directory means: `no-script` (the hook fails), or `run-parts`: its executable files whose names are
-    letters, digits, `_` and `-`, with or without `.sh` at the end; what is passed over is reported. Default: the profile's (sunk:
-    run-parts)."""
+    """What a directory among the scripts means: `no-script` (as an entry it fails the hook, matched by a pattern it is passed over),
+    `fails` (the hook fails when it comes to it, however it was found), or `run-parts`: as an entry its executable files whose names are
+    letters, digits, `_` and `-`, with or without `.sh` at the end, matched by a pattern passed over. What is passed over is reported.
+    Default: the profile's (slurm: fails, sunk: run-parts)."""
     timeout_covers: Annotated[str | None, *_override("TimeoutCovers")] = None
     """What one timeout bounds: the whole `list` of a hook's scripts, or each `script`. Default: the profile's."""
     timeout_precedence: Annotated[str | None, *_override("TimeoutPrecedence")] = None

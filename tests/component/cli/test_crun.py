@@ -183,15 +183,33 @@ def test_own_hooks_run_around_the_step_with_its_command_as_arguments(
     ]
 
 
-def test_a_failing_prolog_sends_nothing(daemon: FrontDaemon, cluster: Cluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("profile", "overrides", "fate"),
+    [
+        ("crane-requeue", {}, "cancelled"),
+        ("crane-fail", {}, "failed"),
+        ("slurm", {}, "cancelled"),
+        ("crane-requeue", {"OnCrunPrologFailure": "fail"}, "failed"),
+        ("crane-fail", {"OnCrunPrologFailure": "cancel"}, "cancelled"),
+    ],
+)
+def test_a_failing_prolog_sends_nothing(
+    daemon: FrontDaemon, cluster: Cluster, tmp_path: Path, profile: str, overrides: dict[str, str], fate: str
+) -> None:
     path = script(tmp_path / "setup.sh", "exit 4")
-    cluster.site["crun_prolog"] = {"patterns": [path], "timeout_s": None}
+    cluster.site |= {"crun_prolog": {"patterns": [path], "timeout_s": None}, "profile": profile, "overrides": overrides}
     result = run(daemon.path, "crun", "prog")
     assert result.returncode == 1
-    assert result.stderr.startswith(f"crun: error: CrunProlog {path} ".encode())
+    assert result.stderr.decode() == f"crun: error: step 42.0 {fate}, nothing was sent: CrunProlog {path} exit 4\n"
     assert {"CancelStep", "RecordLaunchHook"} <= set(daemon.methods())
     assert "StartStep" not in daemon.methods()
-    assert daemon.called("CompleteAllocation")[0].body["cancel_reason"].startswith(f"CrunProlog {path} ")
+    assert daemon.called("CancelStep")[0].body["failed"] is (fate == "failed")
+    ending = dict(daemon.called("CompleteAllocation")[0].body)
+    assert ending == {
+        "job_id": "42",
+        "exit": {"code": 1},
+        "fail_reason" if fate == "failed" else "cancel_reason": f"CrunProlog {path} exit 4",
+    }
 
 
 def test_none_replaces_the_configured_hook_by_nothing(daemon: FrontDaemon, cluster: Cluster, tmp_path: Path) -> None:

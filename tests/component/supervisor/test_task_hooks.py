@@ -121,6 +121,31 @@ async def test_a_failing_task_prolog_fails_its_task_where_the_profile_says_so(
     assert craned.said.notices() == [f"task 0 failed: {reason}"]
 
 
+async def test_a_hook_without_scripts_fails_for_the_reason_it_was_given(craned: SupervisorPeer) -> None:
+    ran = craned.home / "work" / "ran"
+    bootstrap = craned.bootstrap("touch", str(ran))
+    for point in (TASK_PROLOG, TASK_EPILOG):
+        bootstrap.hooks.append(supervisor_pb2.TaskHook(point=point, problem="no file matches /etc/task.d/*"))
+    end = await craned.run(bootstrap)
+    assert not ran.exists()
+    assert (end.tasks[0].cancelled, end.tasks[0].exit.code) == (True, 1)
+    assert end.tasks[0].reason == "TaskProlog spawn failed: refused: no file matches /etc/task.d/*"
+    assert [(run.point, run.outcome.detail) for run in craned.said.hook_runs()] == [
+        (TASK_PROLOG, "no file matches /etc/task.d/*"),
+        (TASK_EPILOG, "no file matches /etc/task.d/*"),
+    ]
+
+
+async def test_what_was_passed_over_is_told_with_the_run(craned: SupervisorPeer) -> None:
+    bootstrap = craned.bootstrap("true")
+    for point in (TASK_PROLOG, TASK_EPILOG):
+        hook = craned.hook(point, "true")
+        hook.notes.append("passed over in /etc/task.d: README (name)")
+        bootstrap.hooks.append(hook)
+    await craned.run(bootstrap)
+    assert [list(run.notes) for run in craned.said.hook_runs()] == [["passed over in /etc/task.d: README (name)"]] * 2
+
+
 async def test_a_failing_task_prolog_leaves_the_other_task_alone(craned: SupervisorPeer) -> None:
     bootstrap = craned.bootstrap("sh", "-c", "echo ran", task_ids=(0, 1))
     for task in bootstrap.tasks:

@@ -10,24 +10,24 @@ CRANE_FAIL = """\
 crane-fail: Today's Crane: a failing Prolog fails the job. Source: CraneSched's Prolog/Epilog guide,
   current edition.
 
-WHAT                             CELL                                                           OVERRIDDEN BY             SOURCE OF THE CELL
-Prolog fails                     drain; job: fail                                               OnPrologFailure           CraneSched Prolog/Epilog guide, current edition: node drained, job failed
-a job requeued by its Prolog     is not held                                                    HoldOnPrologFail          CraneSched Prolog/Epilog guide, current edition: no requeue
-CranectldProlog fails            job: fail                                                      OnCranectldPrologFailure  CraneSched Prolog/Epilog guide, current edition: job failed
-TaskProlog fails                 task: fail                                                     OnTaskPrologFailure       CraneSched Prolog/Epilog guide, current edition: task failed
-CrunProlog fails                 step: fail, nothing is sent                                    OnCrunPrologFailure       CraneSched Prolog/Epilog guide, current edition: crun fails; CraneSched's code: nothing submitted
-Epilog fails                     drain; the job's result stays                                  OnEpilogFailure           CraneSched Prolog/Epilog guide, current edition
-TaskEpilog fails                 logged                                                         OnTaskEpilogFailure       CraneSched Prolog/Epilog guide, current edition
-cancel while Prolog runs         the Prolog is stopped                                          CancelDuringProlog        ours: the guide does not say; CraneSched's code awaits
-order of scripts                 reverse byte order of the whole list (z to a, Z to A, 9 to 0)  ScriptOrder               CraneSched Prolog/Epilog guide, current edition; CraneSched's code: by full path, the whole list
-a pattern that matches nothing   no hook                                                        EmptyPattern              CraneSched's code: no script
-an entry that names a directory  a directory is no script: the hook fails                       DirectoryEntry            ours: it cannot be run
-a timeout covers                 the whole list                                                 TimeoutCovers             CraneSched's code: one budget for the list
-PrologEpilogTimeout              overrides both                                                 TimeoutPrecedence         CraneSched Prolog/Epilog guide, current edition: overrides
-default timeout                  60 s                                                           DefaultTimeout            CraneSched Prolog/Epilog guide, current edition: 60
-task hooks are bounded by        PrologTimeout, EpilogTimeout                                   TimeoutsCoverTaskHooks    CraneSched Prolog/Epilog guide, current edition
-flags                            Contain, RunInJob, Serial                                      AllowedPrologFlags        CraneSched Prolog/Epilog guide, current edition
-SLURM_* variables                no                                                             EnableSlurmCompatibleEnv  ours: CRANE_* names alone
+WHAT                            CELL                                                           OVERRIDDEN BY             SOURCE OF THE CELL
+Prolog fails                    drain; job: fail                                               OnPrologFailure           CraneSched Prolog/Epilog guide, current edition: node drained, job failed
+a job requeued by its Prolog    is not held                                                    HoldOnPrologFail          CraneSched Prolog/Epilog guide, current edition: no requeue
+CranectldProlog fails           job: fail                                                      OnCranectldPrologFailure  CraneSched Prolog/Epilog guide, current edition: job failed
+TaskProlog fails                task: fail                                                     OnTaskPrologFailure       CraneSched Prolog/Epilog guide, current edition: task failed
+CrunProlog fails                step: fail, nothing is sent                                    OnCrunPrologFailure       CraneSched Prolog/Epilog guide, current edition: crun fails; CraneSched's code: nothing submitted
+Epilog fails                    drain; the job's result stays                                  OnEpilogFailure           CraneSched Prolog/Epilog guide, current edition
+TaskEpilog fails                logged                                                         OnTaskEpilogFailure       CraneSched Prolog/Epilog guide, current edition
+cancel while Prolog runs        the Prolog is stopped                                          CancelDuringProlog        ours: the guide does not say; CraneSched's code awaits
+order of scripts                reverse byte order of the whole list (z to a, Z to A, 9 to 0)  ScriptOrder               CraneSched Prolog/Epilog guide, current edition; CraneSched's code: by full path, the whole list
+a pattern that matches nothing  no hook                                                        EmptyPattern              CraneSched's code: no script
+a directory among the scripts   as an entry: the hook fails; in a pattern: passed over         DirectoryEntry            ours: a pattern means files; CraneSched's code: it cannot be run
+a timeout covers                the whole list                                                 TimeoutCovers             CraneSched's code: one budget for the list
+PrologEpilogTimeout             overrides both                                                 TimeoutPrecedence         CraneSched Prolog/Epilog guide, current edition: overrides
+default timeout                 60 s                                                           DefaultTimeout            CraneSched Prolog/Epilog guide, current edition: 60
+task hooks are bounded by       PrologTimeout, EpilogTimeout                                   TimeoutsCoverTaskHooks    CraneSched Prolog/Epilog guide, current edition
+flags                           Contain, RunInJob, Serial                                      AllowedPrologFlags        CraneSched Prolog/Epilog guide, current edition
+SLURM_* variables               no                                                             EnableSlurmCompatibleEnv  ours: CRANE_* names alone
 
 In every profile: Before its job is requeued, cancelled or failed, the node of a failing Prolog is
 drained. A failing CrunEpilog, --task-epilog or CranectldEpilog is logged.

@@ -22,6 +22,7 @@ from cranectld.jobs.events import (
     OweEpilog,
     PrepareNode,
     PrologEnded,
+    Record,
     ReleaseNode,
     RunCtldHook,
     SendStep,
@@ -271,14 +272,41 @@ def test_step_is_not_sent_before_it_is_asked_to() -> None:
     assert of(effects, SendStep) == [SendStep(CN1, StepId("0")), SendStep(CN2, StepId("0"))]
 
 
-def test_step_cancelled_before_it_was_sent_never_is() -> None:
-    cancelled, effects = interactive(
-        StepCancelRequested(4.0, ONE, StepId("0"), "CrunProlog exit 1"), StepSendRequested(4.0, ONE, StepId("0"))
+@pytest.mark.parametrize("failed", [False, True])
+def test_step_given_up_before_it_was_sent_never_is(failed: bool) -> None:
+    given_up, effects = interactive(
+        StepCancelRequested(4.0, ONE, StepId("0"), "CrunProlog exit 1", failed), StepSendRequested(4.0, ONE, StepId("0"))
     )
 
     assert not of(effects, SendStep)
-    assert cancelled.steps[StepId("0")].state is StepState.ENDED
-    assert cancelled.state is JobState.RUNNING
+    step = given_up.steps[StepId("0")]
+    assert (step.state, step.cancelled, step.exit) == (StepState.ENDED, not failed, ExitStatus(code=1))
+    fate = "failed" if failed else "cancelled"
+    assert Record("step", f"step 0 {fate}, never sent: CrunProlog exit 1") in effects
+    assert given_up.state is JobState.RUNNING
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_job_of_a_crun_whose_prolog_failed(failed: bool) -> None:
+    step = StepSpec(StepId("0"), ("true",), 1, {CN1: (0,)})
+    reason = "CrunProlog exit 1"
+    gives_up = CompletionRequested(5.0, ExitStatus(code=1), reason) if failed else CancelRequested(5.0, reason)
+    done, effects = play(
+        job(spec(JobKind.RUN, num_nodes=1)),
+        [
+            allocated(nodes=(CN1,)),
+            CTLD_PROLOG_OK,
+            StepRequested(3.0, step, (CN1,)),
+            StepCancelRequested(4.0, ONE, StepId("0"), reason, failed),
+            gives_up,
+            RELEASED_1,
+            CTLD_EPILOG_OK,
+        ],
+    )
+
+    state, exit_status = (JobState.FAILED, ExitStatus(code=1)) if failed else (JobState.CANCELLED, ExitStatus(signal=15))
+    assert (done.state, done.reason, done.exit) == (state, reason, exit_status)
+    assert not of(effects, SendStep)
 
 
 def test_step_ends_with_its_last_node_and_the_highest_code() -> None:

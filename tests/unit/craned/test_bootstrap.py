@@ -118,7 +118,19 @@ def test_who_may_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
         login_of(spec_of(1, "bob"), NODE, allow_root_jobs=False)
 
 
-def test_a_task_prolog_that_cannot_be_planned_refuses_the_step_and_an_epilog_does_not(tmp_path: Path) -> None:
-    with pytest.raises(StepRefusedError, match="TaskProlog: no file matches"):
-        list(task_hooks(settings_of(tmp_path, profile="slurm", task_prolog=f"{tmp_path}/no*"), STEP_0))
-    assert list(task_hooks(settings_of(tmp_path, profile="slurm", task_epilog=f"{tmp_path}/no*"), STEP_0)) == []
+@pytest.mark.parametrize("point", [HookPoint.TASK_PROLOG, HookPoint.TASK_EPILOG])
+def test_a_task_hook_that_cannot_be_planned_says_why(tmp_path: Path, point: HookPoint) -> None:
+    settings = replace(settings_of(tmp_path, profile="slurm"), patterns={point: (f"{tmp_path}/no*",)})
+    (hook,) = task_hooks(settings, STEP_0)
+    assert hook_point_from_wire(hook.point) is point
+    assert list(hook.scripts) == []
+    assert hook.problem.startswith(f"no file matches {tmp_path}/no*")
+
+
+def test_a_task_hook_tells_what_was_passed_over(tmp_path: Path) -> None:
+    for name in ("10-a.sh", "10-a.sh~"):
+        (tmp_path / name).touch(0o755)
+    settings = replace(settings_of(tmp_path, profile="sunk"), patterns={HookPoint.TASK_EPILOG: (str(tmp_path),)})
+    (hook,) = task_hooks(settings, STEP_0)
+    assert list(hook.scripts) == [f"{tmp_path}/10-a.sh"]
+    assert list(hook.notes) == [f"passed over in {tmp_path}: 10-a.sh~ (name)"]

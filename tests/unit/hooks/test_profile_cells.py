@@ -26,7 +26,7 @@ task_epilog_failure       | OnTaskEpilogFailure      | logged | = | = | =
 cancel_during_prolog      | CancelDuringProlog       | the Prolog is stopped | = | the Prolog runs to its end | =
 order                     | ScriptOrder              | reverse byte order of the whole list (z to a, Z to A, 9 to 0) | = | reverse byte order within each pattern, patterns in the order given | ascending byte order of the whole list, as run-parts
 empty_pattern             | EmptyPattern             | no hook | = | the hook fails | no hook
-directory_entry           | DirectoryEntry           | a directory is no script: the hook fails | = | = | its executable files whose names run-parts takes (letters, digits, _ and -), or that end in .sh
+directory_entry           | DirectoryEntry           | as an entry: the hook fails; in a pattern: passed over | = | the hook fails when it comes to it | as an entry: its files, as run-parts takes them, and *.sh; in a pattern: passed over
 timeout_cover             | TimeoutCovers            | the whole list | = | each script | =
 shared_timeout            | TimeoutPrecedence        | overrides both | = | default of both | =
 default_timeout_s         | DefaultTimeout           | 60 s | = | 300 s | =

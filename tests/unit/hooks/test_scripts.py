@@ -9,7 +9,7 @@ import pytest
 
 from cranehooks.execution import scripts
 from cranehooks.execution.scripts import UnsafeScriptError, check, planned, problem_of, resolve
-from cranehooks.plan import Plan, PlanFailure
+from cranehooks.plan import PatternMatch, Plan, PlanFailure
 from cranehooks.profiles import PROFILES, overridden
 from cranehooks.testing.faulty_scripts import HookScripts
 
@@ -21,29 +21,29 @@ def refusal(path: str, *, trusted_owner: bool = True) -> UnsafeScriptError:
 
 
 def test_a_literal_path_means_itself_even_when_it_is_missing() -> None:
-    assert resolve(["/nowhere/at-all"]) == {"/nowhere/at-all": ["/nowhere/at-all"]}
+    assert resolve(PROFILES["slurm"], ["/nowhere/at-all"]) == [PatternMatch("/nowhere/at-all", ("/nowhere/at-all",))]
 
 
-def test_globs_mean_the_files_that_match(files: HookScripts) -> None:
-    for name in ("10-a.sh", "20-b.sh", "20-c.txt"):
+@pytest.mark.parametrize("profile", PROFILES)
+def test_globs_mean_what_matches(files: HookScripts, profile: str) -> None:
+    for name in ("10-a.sh", "20-b.sh", "20-c.txt", ".hidden.sh"):
         files.ok(name)
     (files.directory / "30-d.sh").mkdir()
     top = str(files.directory)
-    found = {
-        pattern: sorted(Path(path).name for path in paths)
-        for pattern, paths in resolve([f"{top}/*.sh", f"{top}/2?-*", f"{top}/[13]0-*", f"{top}/*.py"]).items()
-    }
-    assert found == {
-        f"{top}/*.sh": ["10-a.sh", "20-b.sh"],
-        f"{top}/2?-*": ["20-b.sh", "20-c.txt"],
-        f"{top}/[13]0-*": ["10-a.sh"],
-        f"{top}/*.py": [],
-    }
+    found = resolve(PROFILES[profile], [f"{top}/*.sh", f"{top}/2?-*", f"{top}/[13]0-*", f"{top}/*.py"])
+    fails = profile == "slurm"
+    told = () if fails else ("30-d.sh (directory)",)
+    assert [([Path(path).name for path in sorted(match.matches)], match.passed_over) for match in found] == [
+        (["10-a.sh", "20-b.sh", *(["30-d.sh"] if fails else [])], told),
+        (["20-b.sh", "20-c.txt"], ()),
+        (["10-a.sh", *(["30-d.sh"] if fails else [])], told),
+        ([], ()),
+    ]
 
 
 def test_patterns_are_absolute() -> None:
     with pytest.raises(ValueError, match=r"must be absolute, got 'prolog\.d/\*'"):
-        resolve(["prolog.d/*"])
+        resolve(PROFILES["slurm"], ["prolog.d/*"])
 
 
 def test_a_good_script_is_hashed(files: HookScripts) -> None:

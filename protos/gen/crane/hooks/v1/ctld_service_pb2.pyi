@@ -191,9 +191,12 @@ class CompleteAllocationRequest(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     EXIT_FIELD_NUMBER: _builtins.int
     CANCEL_REASON_FIELD_NUMBER: _builtins.int
+    FAIL_REASON_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     cancel_reason: _builtins.str
     """Why, when the front end gives up (`CrunProlog setup.sh exit 1`); the job is then Cancelled with it."""
+    fail_reason: _builtins.str
+    """Why, when the front end gives up and that is the job's failure: it is then Failed with `exit`. Not with a cancel_reason."""
     @_builtins.property
     def exit(self) -> _job_pb2.ExitStatus: ...
     def __init__(
@@ -202,10 +205,11 @@ class CompleteAllocationRequest(_message.Message):
         job_id: _builtins.int = ...,
         exit: _job_pb2.ExitStatus | None = ...,
         cancel_reason: _builtins.str = ...,
+        fail_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["exit", b"exit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_reason", b"cancel_reason", "exit", b"exit", "job_id", b"job_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_reason", b"cancel_reason", "exit", b"exit", "fail_reason", b"fail_reason", "job_id", b"job_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -440,10 +444,13 @@ class CancelStepRequest(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     STEP_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     attempt: _builtins.int
     step_id: _builtins.str
     reason: _builtins.str
+    failed: _builtins.bool
+    """A step that was never sent: it failed, and is not called cancelled."""
     def __init__(
         self,
         *,
@@ -451,10 +458,11 @@ class CancelStepRequest(_message.Message):
         attempt: _builtins.int = ...,
         step_id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        failed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "job_id", b"job_id", "reason", b"reason", "step_id", b"step_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "failed", b"failed", "job_id", b"job_id", "reason", b"reason", "step_id", b"step_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

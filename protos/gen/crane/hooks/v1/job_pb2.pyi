@@ -720,12 +720,15 @@ class StepStatus(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     NTASKS_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
     step_id: _builtins.str
     state: Global___StepState.ValueType
     reason: _builtins.str
     """Why it ended other than by itself."""
     name: _builtins.str
     ntasks: _builtins.int
+    cancelled: _builtins.bool
+    """Whether it was asked to end, rather than having ended or failed by itself."""
     @_builtins.property
     def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -751,10 +754,11 @@ class StepStatus(_message.Message):
         name: _builtins.str = ...,
         ntasks: _builtins.int = ...,
         usage: _abc.Iterable[Global___NodeUsage] | None = ...,
+        cancelled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "exit", b"exit", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "exit", b"exit", "name", b"name", "nodes", b"nodes", "ntasks", b"ntasks", "reason", b"reason", "started_at", b"started_at", "state", b"state", "step_id", b"step_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "ended_at", b"ended_at", "exit", b"exit", "name", b"name", "nodes", b"nodes", "ntasks", b"ntasks", "reason", b"reason", "started_at", b"started_at", "state", b"state", "step_id", b"step_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

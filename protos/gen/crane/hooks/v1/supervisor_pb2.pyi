@@ -59,6 +59,8 @@ class TaskHook(_message.Message):
     CONTINUE_ON_FAILURE_FIELD_NUMBER: _builtins.int
     TRUSTED_OWNER_FIELD_NUMBER: _builtins.int
     GRACE_S_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     point: _hook_pb2.HookPoint.ValueType
     timeout_s: _builtins.float
     """0: no limit."""
@@ -68,9 +70,15 @@ class TaskHook(_message.Message):
     """From the configuration, so owned by root or the daemon's user; false for a user's own."""
     grace_s: _builtins.float
     """How long TERM may take before KILL; 0: KILL at once."""
+    problem: _builtins.str
+    """Why the hook fails before any script runs, such as a pattern that matches nothing; there are no scripts then."""
     @_builtins.property
     def scripts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Absolute paths, in order, already resolved."""
+
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For a person: entries of a directory that were passed over."""
 
     def __init__(
         self,
@@ -82,10 +90,12 @@ class TaskHook(_message.Message):
         continue_on_failure: _builtins.bool = ...,
         trusted_owner: _builtins.bool = ...,
         grace_s: _builtins.float = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
+        problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["continue_on_failure", b"continue_on_failure", "grace_s", b"grace_s", "point", b"point", "scripts", b"scripts", "timeout_per_script", b"timeout_per_script", "timeout_s", b"timeout_s", "trusted_owner", b"trusted_owner"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continue_on_failure", b"continue_on_failure", "grace_s", b"grace_s", "notes", b"notes", "point", b"point", "problem", b"problem", "scripts", b"scripts", "timeout_per_script", b"timeout_per_script", "timeout_s", b"timeout_s", "trusted_owner", b"trusted_owner"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
