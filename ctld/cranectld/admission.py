@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cranectld.nodes.model import Node, gres_counts
-from cranectld.scheduling.fifo import largest_share
+from cranectld.nodes.model import Node
+from cranectld.scheduling.shares import demand_text, share_on
+from cranehooks.model.gres import GPU, gres_text, parse_gres
 from cranehooks.model.ids import NodeName
 from cranehooks.model.job import JobKind, JobSpec
 from cranekit.errors import CraneError, ErrorCode
@@ -51,7 +52,7 @@ class Admission:
             raise refuse(f"job name: expected at most {MAX_NAME} printable characters")
         if spec.kind is JobKind.BATCH and (needs_script or spec.script):
             _check_script(spec.script)
-        spec = _sized(spec)
+        spec = _checked_devices(_sized(spec))
         _check_nodes(spec, partition)
         self._check_time(spec, partition)
         limit = spec.time_limit_s if spec.time_limit_s is not None else partition.max_time_s
@@ -99,6 +100,8 @@ def _sized(spec: JobSpec) -> JobSpec:
     cpus = spec.cpus_per_task or 1.0
     if cpus < 0:
         raise refuse(f"cpus per task {cpus:g}: expected more than 0")
+    if spec.memory_per_node_bytes and spec.memory_per_cpu_bytes:
+        raise refuse("memory is asked for per node and per CPU: expected one of them")
     return replace(spec, num_nodes=num_nodes, ntasks=max(ntasks, num_nodes), cpus_per_task=cpus)
 
 
@@ -114,37 +117,38 @@ def _check_nodes(spec: JobSpec, partition: Partition) -> None:
         raise refuse(f"{spec.num_nodes} nodes are more than the {available} that partition {partition.name} can give")
 
 
-def _check_fit(spec: JobSpec, partition: Partition, nodes: Mapping[NodeName, Node]) -> None:
-    share = largest_share(spec)
+def _checked_devices(spec: JobSpec) -> JobSpec:
+    """Counts of devices in one form: `gpu` is `gpu:1`."""
     try:
-        wanted = gres_counts(spec.gres)
+        gres = parse_gres(spec.gres)
+        gpus = parse_gres(f"{GPU}:{spec.gpus}") if spec.gpus else ()
     except ValueError as error:
         raise refuse(str(error)) from None
+    if not gpus:
+        return replace(spec, gres=gres_text(gres))
+    if len(gpus) != 1:
+        raise refuse(f"gpus {spec.gpus!r}: expected [type:]count")
+    if any(entry.name == GPU for entry in gres):
+        raise refuse(f"gpus {spec.gpus} and gres {spec.gres} both ask for GPUs: expected one of them")
+    if gpus[0].count < spec.num_nodes:
+        raise refuse(f"{gpus[0].count} GPUs for {spec.num_nodes} nodes: expected at least one each")
+    return replace(spec, gres=gres_text(gres), gpus=str(gpus[0]).removeprefix(f"{GPU}:"))
 
+
+def _check_fit(spec: JobSpec, partition: Partition, nodes: Mapping[NodeName, Node]) -> None:
     def fits(name: NodeName) -> bool:
-        config = nodes[name].config
-        gres = gres_counts(config.gres)
-        return (
-            config.cpus >= share.cpus
-            and config.memory_bytes >= share.memory_bytes
-            and all(gres.get(kind, 0) >= count for kind, count in wanted.items())
-        )
+        return share_on(spec, 0, Node(nodes[name].config)) is not None
 
     able = [name for name in partition.nodes if name not in spec.exclude and fits(name)]
     unable = [name for name in spec.nodelist if name not in able]
     if unable or len(able) < spec.num_nodes:
-        asked = [f"{share.cpus:.12g} CPUs"]
-        if share.memory_bytes:
-            asked.append(f"{share.memory_bytes >> 20} MiB")
-        if spec.gres:
-            asked.append(f"gres {spec.gres}")
         if unable:
             where = f"node {unable[0]} does not have that"
         elif able:
             where = f"only {len(able)} of the {spec.num_nodes} nodes wanted from partition {partition.name} have that"
         else:
             where = f"no node of partition {partition.name} has that"
-        raise refuse(f"the job asks for {', '.join(asked)} per node: {where}")
+        raise refuse(f"the job asks for {demand_text(spec)} per node: {where}")
 
 
 def array_indexes(expression: str) -> Sequence[int]:

@@ -14,10 +14,10 @@ from cranehooks import wire
 from cranehooks.model.gres import HeldDevices
 from cranehooks.model.ids import Attempt, JobId, NodeName, StepId, TaskId
 from cranehooks.model.job import ExitStatus, JobKind, JobOnNode, JobSpec, NodeShare, StdioMode, StepSpec
+from cranehooks.model.limits import Device, DeviceKind, DeviceRules, Limits, Usage
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookKey, HookRun, Leftover, ScriptRun
-from cranehooks.model.usage import JobLimits, ResourceUsage
 from cranehooks.profiles import TaskAction
 from cranekit.errors import ErrorCode
 
@@ -105,14 +105,16 @@ JOB_SPECS = st.builds(
 )
 DEVICES = st.lists(st.builds(HeldDevices, TEXT, st.lists(UINT32, max_size=3).map(tuple)), max_size=2).map(tuple)
 SHARES = st.builds(NodeShare, NODES, UINT32, CPUS, UINT64, TEXT, DEVICES)
-USAGES = st.builds(ResourceUsage, st.floats(0, 1e9), st.none() | UINT64, st.none() | UINT32)
+USAGES = st.builds(Usage, st.none() | st.floats(0, 1e9), st.none() | UINT64, st.none() | UINT32)
+DENIED = st.lists(st.builds(Device, st.sampled_from(DeviceKind), UINT32, UINT32), min_size=1, max_size=2).map(tuple)
 LIMITS = st.builds(
-    JobLimits,
-    st.none() | UINT64,
-    st.none() | UINT64,
-    st.none() | CPUS,
-    st.none() | UINT32,
-    st.lists(TEXT, max_size=2).map(tuple),
+    Limits,
+    memory_bytes=st.none() | POSITIVE,
+    swap_bytes=st.none() | UINT64,
+    cpu_cores=st.none() | CPUS,
+    pids=st.none() | POSITIVE,
+    cpuset=st.none() | st.just("0-3,8"),
+    devices=st.none() | st.builds(DeviceRules, DENIED),
 )
 JOBS_ON_NODE = st.builds(
     JobOnNode,
@@ -186,12 +188,12 @@ def test_node_share(value: NodeShare) -> None:
 
 
 @given(USAGES)
-def test_resource_usage(value: ResourceUsage) -> None:
-    assert wire.resource_usage_from_wire(through_bytes(wire.resource_usage_to_wire(value))) == value
+def test_resource_usage(value: Usage) -> None:
+    assert wire.usage_from_wire(through_bytes(wire.usage_to_wire(value))) == value
 
 
 @given(LIMITS)
-def test_job_limits(value: JobLimits) -> None:
+def test_job_limits(value: Limits) -> None:
     assert wire.job_limits_from_wire(through_bytes(wire.job_limits_to_wire(value))) == value
 
 

@@ -13,6 +13,7 @@ from cranecli.front.client import FrontError
 from cranecli.front.conversation import SUBMIT_PATIENCE_S, InterruptedFrontError
 from cranecli.front.job_watch import JobWatch
 from cranecli.submission.option_values import positive_number
+from cranecli.submission.options import given_resources
 from cranecli.submission.requests import environment_for, job_request, step_request
 
 TYPE_CHECKING = False
@@ -58,6 +59,8 @@ class Launch:
         talk = self._talk
         job_id = surrounding_job()
         if job_id is not None:
+            if given := given_resources(self._options):
+                talk.status.say(f"warning: {', '.join(given)} counts for jobs: a step has what its job has")
             site = talk.client.stream("LaunchHooks")
             watch = JobWatch(talk.client, job_id, is_bound=False)
             self._site = talk.answer("LaunchHooks", site)

@@ -63,6 +63,34 @@ def memory_bytes(text: str) -> int:
     return size
 
 
+def gres_list(text: str) -> str:
+    """`gpu:2`, `gpu:a100:2,nic:1`; `none` for none."""
+    from cranehooks.model.gres import gres_text, parse_gres
+
+    if text.lower() == "none":
+        return ""
+    try:
+        counts = parse_gres(plain_text(text))
+    except ValueError as error:
+        raise OptionValueError(str(error)) from error
+    if not counts:
+        raise OptionValueError(f"expected name[:type][:count],…, got {text!r}")
+    return gres_text(counts)
+
+
+def gpu_count(text: str) -> str:
+    """`2`, `a100:2`."""
+    from cranehooks.model.gres import parse_gres
+
+    try:
+        counts = parse_gres(f"gpu:{plain_text(text)}")
+    except ValueError as error:
+        raise OptionValueError(f"expected [type:]count, got {text!r}") from error
+    if len(counts) != 1:
+        raise OptionValueError(f"expected one [type:]count, got {text!r}")
+    return str(counts[0]).removeprefix("gpu:")
+
+
 def time_limit_s(text: str) -> int | None:
     """`MINUTES`, `M:S`, `H:M:S`, `D-H`, `D-H:M`, `D-H:M:S`; `unlimited`: the partition's limit."""
     from cranekit import units

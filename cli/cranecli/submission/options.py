@@ -8,6 +8,8 @@ from cranecli.submission.option_values import (
     array_indexes,
     existing_script,
     export_list,
+    gpu_count,
+    gres_list,
     memory_bytes,
     plain_text,
     positive_number,
@@ -40,7 +42,11 @@ class JobOptions:
     ntasks_per_node = 0
     cpus_per_task = 0.0
     memory_bytes = 0
+    memory_per_cpu_bytes = 0
     gres = ""
+    gpus = ""
+    gpus_per_node = ""
+    exclusive = False
     nodelist = ""
     exclude = ""
     array = ""
@@ -102,7 +108,11 @@ OPTIONS = (
     Option("", "ntasks-per-node", "ntasks_per_node", positive_number, "N", "tasks on each node"),
     Option("c", "cpus-per-task", "cpus_per_task", positive_share, "N", "CPUs for each task; parts of one are possible (0.5)"),
     Option("", "mem", "memory_bytes", memory_bytes, "SIZE", "memory on each node, with K, M, G or T (alone: megabytes)"),
-    Option("", "gres", "gres", plain_text, "LIST", "generic resources on each node: name[:type]:count,…"),
+    Option("", "mem-per-cpu", "memory_per_cpu_bytes", memory_bytes, "SIZE", "memory for each CPU, in place of --mem"),
+    Option("", "gres", "gres", gres_list, "LIST", "generic resources on each node: name[:type][:count],…, or none"),
+    Option("G", "gpus", "gpus", gpu_count, "[TYPE:]N", "GPUs on all nodes together"),
+    Option("", "gpus-per-node", "gpus_per_node", gpu_count, "[TYPE:]N", "GPUs on each node, as --gres=gpu:[TYPE:]N"),
+    Option("", "exclusive", "exclusive", None, "", "whole nodes: all their CPUs and gres, and no other job there"),
     Option("w", "nodelist", "nodelist", plain_text, "HOSTS", "these nodes, as a hostlist: cn[01-04]"),
     Option("x", "exclude", "exclude", plain_text, "HOSTS", "none of these nodes"),
     Option("", "array", "array", array_indexes, "INDEXES", "one job for each index: 0-9:2,20", CBATCH),
@@ -144,6 +154,13 @@ COMMAND_LINE_ONLY = frozenset({"wrap", "help", "version"})
 """What means nothing in a script."""
 
 
+RIVALS = (("mem", "mem-per-cpu"), ("gpus", "gpus-per-node"))
+"""Options of which one takes the other's place."""
+
+RESOURCES = ("mem", "mem-per-cpu", "gres", "gpus", "gpus-per-node", "exclusive")
+"""Options that count for a job: a step has what its job has."""
+
+
 class Assignment:
     """One option with its value, before it is applied."""
 
@@ -166,8 +183,17 @@ def parse(program: str, words: Sequence[str], *, in_script: bool = False) -> tup
         What they set, in order, and the remaining words.
 
     Raises:
-        UsageError: an unknown option, one without its value or with a wrong one.
+        UsageError: an unknown option, one without its value or with a wrong one, two that exclude each other.
     """
+    found, rest = _read(program, words, in_script=in_script)
+    given = {assignment.attribute for assignment in found}
+    for one, other in RIVALS:
+        if {_attribute(one), _attribute(other)} <= given:
+            raise UsageError(f"options --{one} and --{other} exclude each other: expected one of them")
+    return found, rest
+
+
+def _read(program: str, words: Sequence[str], *, in_script: bool) -> tuple[list[Assignment], list[str]]:
     known = options_of(program)
     if in_script:
         known = [option for option in known if option.long not in COMMAND_LINE_ONLY]
@@ -192,9 +218,26 @@ def parse(program: str, words: Sequence[str], *, in_script: bool = False) -> tup
 
 
 def apply(assignments: Sequence[Assignment], options: JobOptions) -> None:
-    """Sets what was read; the last of several wins."""
+    """Sets what was read; the last of several wins.
+
+    Raises:
+        UsageError: GPUs are asked for twice.
+    """
     for assignment in assignments:
         setattr(options, assignment.attribute, assignment.value)
+        for pair in RIVALS:
+            names = [_attribute(long) for long in pair]
+            if assignment.attribute in names:
+                [rival] = (name for name in names if name != assignment.attribute)
+                setattr(options, rival, getattr(JobOptions, rival))
+    if (options.gpus or options.gpus_per_node) and any(entry.split(":")[0] == "gpu" for entry in options.gres.split(",")):
+        option = "--gpus" if options.gpus else "--gpus-per-node"
+        raise UsageError(f"options --gres={options.gres} and {option} both ask for GPUs: expected one of them")
+
+
+def given_resources(options: JobOptions) -> list[str]:
+    """Which of `RESOURCES` were given, as options."""
+    return [f"--{long}" for long in RESOURCES if getattr(options, _attribute(long))]
 
 
 def help_text(program: str, usage: str, purpose: str, epilogue: str) -> str:
@@ -206,6 +249,10 @@ def help_text(program: str, usage: str, purpose: str, epilogue: str) -> str:
         names = f"  {short}--{option.long}{value}"
         lines.append(f"{names:<32}{option.help}" if len(names) < 31 else f"{names}\n{'':<32}{option.help}")
     return "\n".join([*lines, "", epilogue, ""])
+
+
+def _attribute(long: str) -> str:
+    return next(option.attribute for option in OPTIONS if option.long == long)
 
 
 def _read_short(known: Sequence[Option], word: str, rest: list[str], found: list[Assignment]) -> None:

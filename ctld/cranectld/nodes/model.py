@@ -3,9 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import cache
 
+from cranehooks.model.gres import HeldDevices, chosen_devices, device_types
 from cranehooks.model.ids import AttemptKey, NodeName
 from cranehooks.model.job import NodeShare
+
+_types = cache(device_types)
+"""Of few texts: one for each kind of node."""
 
 
 class DrainOwner(Enum):
@@ -112,6 +117,31 @@ class Node:
     def memory_free_bytes(self) -> int:
         return self.config.memory_bytes - self.memory_used_bytes
 
+    @property
+    def devices_used(self) -> tuple[HeldDevices, ...]:
+        """Those that attempts hold, by name."""
+        taken = self._devices_taken()
+        return tuple(HeldDevices(name, tuple(sorted(indexes))) for name, indexes in taken.items())
+
+    def free_devices(self, gres: str) -> tuple[HeldDevices, ...] | None:
+        """Devices for a request among those that nobody holds; None when there are too few.
+
+        Raises:
+            ValueError: `gres` is no `name[:type][:count],…`.
+        """
+        return chosen_devices(_types(self.config.gres), self._devices_taken(), gres) if gres else ()
+
+    def _devices_taken(self) -> dict[str, frozenset[int]]:
+        taken: dict[str, frozenset[int]] = {}
+        for share in self.shares.values():
+            taken |= {held.name: taken.get(held.name, frozenset()) | set(held.indexes) for held in share.devices}
+        for share in self.shares.values():
+            if share.gres and not share.devices:
+                # Of a job that was allocated before devices were told apart: it counts as holding the lowest.
+                for held in chosen_devices(_types(self.config.gres), taken, share.gres) or ():
+                    taken[held.name] = taken.get(held.name, frozenset()) | set(held.indexes)
+        return taken
+
 
 MAX_DRAIN_CAUSES = 16
 """The first is always kept; of the later ones the newest."""
@@ -153,33 +183,3 @@ def freed(node: Node, key: AttemptKey) -> Node:
 def owing(node: Node, key: AttemptKey) -> Node:
     """The attempt went on without this node: its Epilog is to be run when the node is back."""
     return replace(freed(node, key), owed=node.owed | {key})
-
-
-def gres_counts(gres: str) -> dict[str, int]:
-    """`gpu:a100:2,nic:1` as counts by name and by name:type, so that `gpu:2` can be asked of a typed node.
-
-    Raises:
-        ValueError: an entry is not name[:type][:count].
-    """
-    counts: dict[str, int] = {}
-    for entry in filter(None, (part.strip() for part in gres.split(","))):
-        fields = entry.split(":")
-        count = 1
-        if len(fields) > 1 and fields[-1].isdecimal():
-            count = int(fields.pop())
-        if not 1 <= len(fields) <= 2 or not all(fields):
-            raise ValueError(f"gres {entry!r}: expected name[:type][:count]")
-        for name in dict.fromkeys((fields[0], ":".join(fields))):
-            counts[name] = counts.get(name, 0) + count
-    return counts
-
-
-def gres_fits(node: Node, gres: str) -> bool:
-    """Whether what is free of the node's gres covers `gres`."""
-    if not gres:
-        return True
-    free = gres_counts(node.config.gres)
-    for share in node.shares.values():
-        for name, count in gres_counts(share.gres).items():
-            free[name] = free.get(name, 0) - count
-    return all(free.get(name, 0) >= count for name, count in gres_counts(gres).items())

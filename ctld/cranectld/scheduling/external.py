@@ -8,12 +8,13 @@ from cranectld.admission import Admission
 from cranectld.controller import Controller
 from cranectld.jobs.events import CompletionRequested, StepRequested, StepSendRequested
 from cranectld.jobs.model import Job, JobState
-from cranectld.nodes.model import Node, gres_fits
+from cranectld.nodes.model import Node
 from cranectld.scheduling import Placement, Waiting
-from cranectld.scheduling.fifo import begin_text, shares_of
+from cranectld.scheduling.fifo import begin_text
+from cranectld.scheduling.shares import demand_text, shares_on
 from cranectld.step_layout import laid_out
 from cranehooks.model.ids import Attempt, JobId, NodeName
-from cranehooks.model.job import ExitStatus, JobKind, JobSpec, StepSpec
+from cranehooks.model.job import ExitStatus, JobKind, JobSpec, NodeShare, StepSpec
 from cranekit.errors import CraneError, ErrorCode
 
 
@@ -73,16 +74,16 @@ class ExternalPort:
         if job is not None:
             self._check_job(job, attempt)
             _check_wanted(job.spec, nodes)
-            _check_available(job.spec, nodes)
+            shares = _available(job.spec, nodes)
         else:
             if spec is None:
                 raise CraneError(ErrorCode.NOT_FOUND, f"job {job_id} does not exist: give its spec to create it")
             if attempt != 1:
                 raise _refused(f"job {job_id} is new: its first attempt is 1, not {attempt}")
             _check_wanted(spec, nodes)
-            _check_available(spec, nodes)
+            shares = _available(spec, nodes)
             job = controller.adopt(job_id, spec)
-        return controller.allocate(job_id, shares_of(job.spec, tuple(names)), attempt)
+        return controller.allocate(job_id, shares, attempt)
 
     def _own_spec(self, spec: JobSpec, nodes: Sequence[Node]) -> JobSpec:
         """A job of the scheduler's own, complete. It is a batch job: nobody holds on to it as a launcher does to an interactive one."""
@@ -174,12 +175,16 @@ def _check_wanted(spec: JobSpec, nodes: Sequence[Node]) -> None:
         raise _invalid(f"node {missing[0]} is missing: the job asks for it")
 
 
-def _check_available(spec: JobSpec, nodes: Sequence[Node]) -> None:
-    for node, share in zip(nodes, shares_of(spec, [node.name for node in nodes]), strict=True):
+def _available(spec: JobSpec, nodes: Sequence[Node]) -> tuple[NodeShare, ...]:
+    """What the job gets of each, with its devices."""
+    for node in nodes:
         if not node.takes_work:
             raise _refused(f"node {node.name} is {node.unavailable_because}")
-        if node.cpus_free < share.cpus or node.memory_free_bytes < share.memory_bytes or not gres_fits(node, share.gres):
-            raise _refused(f"node {node.name} has not {share.cpus:g} CPUs, the memory and the gres free")
+    shares = shares_on(spec, nodes)
+    if isinstance(shares, str):
+        whole = " and no other job" if spec.exclusive else ""
+        raise _refused(f"node {shares} has not {demand_text(spec)} free{whole}")
+    return shares
 
 
 def _refused(message: str) -> CraneError:

@@ -7,25 +7,13 @@ something else (its time, nodes that are out of service) does not.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from math import ceil
 
 from cranectld.jobs.model import Job
-from cranectld.nodes.model import Node, allocated, gres_fits
+from cranectld.nodes.model import Node, allocated
 from cranectld.scheduling import Placement, Waiting
+from cranectld.scheduling.shares import demand_text, share_on, shares_on
 from cranehooks.model.ids import Attempt, AttemptKey, NodeName
 from cranehooks.model.job import JobSpec, NodeShare
-
-
-def shares_of(spec: JobSpec, nodes: Sequence[NodeName]) -> tuple[NodeShare, ...]:
-    """What the job holds on each of `nodes`: tasks in blocks, CPUs for them."""
-    shares = []
-    left = spec.ntasks
-    for index, node in enumerate(nodes):
-        count = min(spec.ntasks_per_node or left, ceil(left / (len(nodes) - index)))
-        left -= count
-        cpus = max(count, 1) * spec.cpus_per_task
-        shares.append(NodeShare(node, count, cpus, spec.memory_per_node_bytes, spec.gres))
-    return tuple(shares)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +46,10 @@ class FifoScheduler:
                 if _could_run(spec, free):
                     blocked[spec.partition] = job.job_id
                 continue
-            shares = shares_of(spec, chosen)
             key = AttemptKey(job.job_id, Attempt(job.attempt + 1))
-            for share in shares:
+            for share in chosen:
                 free[share.node] = allocated(free[share.node], key, share)
-            answers.append(Placement(job.job_id, shares))
+            answers.append(Placement(job.job_id, chosen))
         return answers
 
 
@@ -72,8 +59,8 @@ def begin_text(job: Job) -> str:
     return f"BeginTime: requeued, not before {when}Z: {job.reason}"
 
 
-def _choose(spec: JobSpec, nodes: Mapping[NodeName, Node]) -> tuple[NodeName, ...] | str:
-    """Nodes for the job, or what is missing."""
+def _choose(spec: JobSpec, nodes: Mapping[NodeName, Node]) -> tuple[NodeShare, ...] | str:
+    """What the job gets of which nodes, or what is missing."""
     candidates = [node for node in nodes.values() if spec.partition in node.config.partitions and node.name not in spec.exclude]
     if spec.nodelist:
         required = [nodes[name] for name in spec.nodelist]
@@ -87,23 +74,18 @@ def _choose(spec: JobSpec, nodes: Mapping[NodeName, Node]) -> tuple[NodeName, ..
     if len(serving) < spec.num_nodes:
         out = len(candidates) - len(serving)
         return f"{spec.num_nodes} nodes wanted, {len(serving)} in service ({out} down or drained)"
-    largest = largest_share(spec)
-    fitting = [
-        node
-        for node in serving
-        if node.cpus_free >= largest.cpus and node.memory_free_bytes >= largest.memory_bytes and gres_fits(node, largest.gres)
-    ]
+    # Each of them could be the first, which gives the most.
+    fitting = [node for node in serving if share_on(spec, 0, node) is not None]
+    missing = f"{len(fitting)} of {spec.num_nodes} nodes have {demand_text(spec)} free"
+    if spec.exclusive:
+        missing += " and no other job"
     if any(name not in {node.name for node in fitting} for name in spec.nodelist) or len(fitting) < spec.num_nodes:
-        return f"{len(fitting)} of {spec.num_nodes} nodes have {largest.cpus:g} CPUs, the memory and the gres free"
-    return tuple(node.name for node in fitting[: spec.num_nodes])
+        return missing
+    shares = shares_on(spec, fitting[: spec.num_nodes])
+    return missing if isinstance(shares, str) else shares
 
 
 def _could_run(spec: JobSpec, nodes: Mapping[NodeName, Node]) -> bool:
     """Whether the job could start if nothing else ran."""
     empty = {name: replace(node, shares={}, completing=frozenset()) for name, node in nodes.items()}
     return not isinstance(_choose(spec, empty), str)
-
-
-def largest_share(spec: JobSpec) -> NodeShare:
-    """The largest share any node of the job must give."""
-    return max(shares_of(spec, [NodeName("")] * spec.num_nodes), key=lambda share: share.cpus)

@@ -8,11 +8,13 @@ from cranectld.jobs.machine import BREAKER_REASON
 from cranectld.jobs.model import HookProgress, Job, JobState, NodeProgress, Step, StepState
 from cranectld.nodes.breaker import Breaker
 from cranectld.nodes.model import DrainOwner, Node, NodeUse
+from cranehooks.model.gres import held_text
 from cranehooks.wire import (
     EnumCodec,
     exit_status_to_wire,
     hook_run_to_wire,
     job_spec_to_wire,
+    node_share_to_wire,
     timestamp,
 )
 from cranekit.hostlist import fold
@@ -60,6 +62,7 @@ def job_status(job: Job, reason: str = "", *, with_environment: bool = False) ->
         requeue_count=job.requeue_count,
         submitted_at=timestamp(job.submitted_at),
         steps=[step_status(step) for step in job.steps.values()],
+        shares=[node_share_to_wire(share) for share in job.shares] if job.state.is_allocated or job.state.is_final else (),
     )
     for name, value in (("started_at", job.started_at), ("ended_at", job.ended_at), ("not_before", job.not_before)):
         if value:
@@ -131,6 +134,7 @@ def node_status(controller: Controller, node: Node, config_digest: str) -> node_
         config_differs=node.up and node.config_digest != config_digest,
         boot_id=node.boot_id,
         gres=node.config.gres,
+        gres_used=held_text(node.devices_used),
         containment=node.containment,
     )
     for cause in node.drains:

@@ -10,7 +10,7 @@ GPU = "gpu"
 MAX_COUNT = 65_536
 """Devices of one kind."""
 
-_WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,8 +41,8 @@ from cranehooks.wire.step import (
 from cranehooks.wire.usage import (
     job_limits_from_wire,
     job_limits_to_wire,
-    resource_usage_from_wire,
-    resource_usage_to_wire,
+    usage_from_wire,
+    usage_to_wire,
 )
 
 __all__ = [
@@ -67,8 +67,6 @@ __all__ = [
     "node_share_to_wire",
     "outcome_from_wire",
     "outcome_to_wire",
-    "resource_usage_from_wire",
-    "resource_usage_to_wire",
     "script_run_from_wire",
     "script_run_to_wire",
     "seconds",
@@ -81,4 +79,6 @@ __all__ = [
     "task_end_from_wire",
     "task_end_to_wire",
     "timestamp",
+    "usage_from_wire",
+    "usage_to_wire",
 ]

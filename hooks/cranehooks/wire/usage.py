@@ -1,37 +1,53 @@
-"""Limits and usage on the wire."""
+"""Limits and usage of jobs on the wire."""
 
 from crane.hooks.v1 import job_pb2 as pb
 from crane.hooks.v1 import supervisor_pb2
-from cranehooks.model.usage import JobLimits, ResourceUsage
+from cranehooks.model.limits import Device, DeviceKind, DeviceRules, Limits, Usage
 
 
-def resource_usage_to_wire(usage: ResourceUsage) -> pb.ResourceUsage:
+def usage_to_wire(usage: Usage) -> pb.ResourceUsage:
     return pb.ResourceUsage(cpu_s=usage.cpu_s, memory_peak_bytes=usage.memory_peak_bytes, oom_kills=usage.oom_kills)
 
 
-def resource_usage_from_wire(message: pb.ResourceUsage) -> ResourceUsage:
-    return ResourceUsage(
-        message.cpu_s,
+def usage_from_wire(message: pb.ResourceUsage) -> Usage:
+    return Usage(
+        message.cpu_s if message.HasField("cpu_s") else None,
         message.memory_peak_bytes if message.HasField("memory_peak_bytes") else None,
         message.oom_kills if message.HasField("oom_kills") else None,
     )
 
 
-def job_limits_to_wire(limits: JobLimits) -> supervisor_pb2.JobLimits:
+def job_limits_to_wire(limits: Limits) -> supervisor_pb2.JobLimits:
+    """A job's limits; those that only hooks have are left out."""
+    denied = limits.devices.denied if limits.devices is not None else ()
     return supervisor_pb2.JobLimits(
         memory_bytes=limits.memory_bytes,
         swap_bytes=limits.swap_bytes,
-        cpus=limits.cpus,
-        processes=limits.processes,
-        denied_devices=limits.denied_devices,
+        cpus=limits.cpu_cores,
+        processes=limits.pids,
+        cpuset=limits.cpuset or "",
+        denied_devices=[
+            supervisor_pb2.DeviceNumber(block=device.kind is DeviceKind.BLOCK, major=device.major, minor=device.minor or 0)
+            for device in denied
+        ],
     )
 
 
-def job_limits_from_wire(message: supervisor_pb2.JobLimits) -> JobLimits:
-    return JobLimits(
-        message.memory_bytes if message.HasField("memory_bytes") else None,
-        message.swap_bytes if message.HasField("swap_bytes") else None,
-        message.cpus if message.HasField("cpus") else None,
-        message.processes if message.HasField("processes") else None,
-        tuple(message.denied_devices),
+def job_limits_from_wire(message: supervisor_pb2.JobLimits) -> Limits:
+    """The limits.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+    denied = tuple(
+        Device(DeviceKind.BLOCK if device.block else DeviceKind.CHARACTER, device.major, device.minor)
+        for device in message.denied_devices
+    )
+    return Limits(
+        memory_bytes=message.memory_bytes if message.HasField("memory_bytes") else None,
+        swap_bytes=message.swap_bytes if message.HasField("swap_bytes") else None,
+        cpu_cores=message.cpus if message.HasField("cpus") else None,
+        pids=message.processes if message.HasField("processes") else None,
+        cpuset=message.cpuset or None,
+        devices=DeviceRules(denied) if denied else None,
     )

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cranecli.submission.batch_script import BatchScript, from_command, option_lines
 from cranecli.submission.option_values import OptionValueError, export_list, exported_environment
-from cranecli.submission.options import OPTIONS, JobOptions, UsageError, apply, help_text, options_of, parse
+from cranecli.submission.options import OPTIONS, JobOptions, UsageError, apply, given_resources, help_text, options_of, parse
 
 PROGRAMS = ("crun", "cbatch", "calloc")
 
@@ -28,6 +28,14 @@ def read(program: str, *words: str) -> tuple[JobOptions, list[str]]:
         (["-c", "0.5"], "cpus_per_task", 0.5),
         (["--mem", "512"], "memory_bytes", 512 << 20),
         (["--mem=4G"], "memory_bytes", 4 << 30),
+        (["--mem-per-cpu=2G"], "memory_per_cpu_bytes", 2 << 30),
+        (["--gres=gpu"], "gres", "gpu:1"),
+        (["--gres", "gpu:a100:2,nic:1"], "gres", "gpu:a100:2,nic:1"),
+        (["--gres", "none"], "gres", ""),
+        (["-G2"], "gpus", "2"),
+        (["--gpus", "a100:3"], "gpus", "a100:3"),
+        (["--gpus-per-node=1"], "gpus_per_node", "1"),
+        (["--exclusive"], "exclusive", True),
         (["-t", "90"], "time_limit_s", 5400),
         (["-t1:30"], "time_limit_s", 90),
         (["-t", "1-02:03:04"], "time_limit_s", 93784),
@@ -57,6 +65,17 @@ def test_values(words: list[str], attribute: str, value: object) -> None:
         (["-c", "nan"], "expected a number"),
         (["--mem", "0"], "above 0"),
         (["--mem", "4X"], "option --mem: "),
+        (["--mem-per-cpu", "-1"], "option --mem-per-cpu: "),
+        (["--mem=1G", "--mem-per-cpu=1G"], "--mem and --mem-per-cpu exclude each other"),
+        (["--gpus=1", "--gpus-per-node=1"], "--gpus and --gpus-per-node exclude each other"),
+        (["--gres=gpu:1", "--gpus=1"], "both ask for GPUs"),
+        (["--gres=gpu:1", "--gpus-per-node=1"], "both ask for GPUs"),
+        (["--gres", "gpu:x:y:2"], "expected name"),
+        (["--gres", "gpu:0"], "expected a count"),
+        (["--gres", ","], "expected name"),
+        (["--gpus", "two:x:1"], "expected .type:.count"),
+        (["--gpus", "1,nic:1"], "expected one .type:.count"),
+        (["--exclusive=user"], "takes no value"),
         (["-t", "0"], "above 0"),
         (["-t", "1:99"], "option -t: "),
         (["-J", ""], "must not be empty"),
@@ -76,7 +95,7 @@ def test_values(words: list[str], attribute: str, value: object) -> None:
 )
 def test_what_is_wrong_is_said(words: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        parse("crun", words)
+        read("crun", *words)
 
 
 def test_two_dashes_end_the_options() -> None:
@@ -161,3 +180,19 @@ def test_an_entry_that_is_not_utf8_is_skipped_with_a_warning() -> None:
 def test_an_open_quote_is_refused() -> None:
     with pytest.raises(OptionValueError, match="not closed"):
         export_list("A='x")
+
+
+def test_the_command_line_takes_the_place_of_what_excludes_it_in_the_script() -> None:
+    script = BatchScript("job.sh", "#!/bin/sh\n#CBATCH --mem=1G --gpus=2\n", [])
+    assignments, _ = parse("cbatch", ["--mem-per-cpu=100M", "--gpus-per-node=1"])
+    options = JobOptions()
+
+    apply([*option_lines(script), *assignments], options)
+
+    assert (options.memory_bytes, options.memory_per_cpu_bytes) == (0, 100 << 20)
+    assert (options.gpus, options.gpus_per_node) == ("", "1")
+
+
+def test_resources_of_jobs_are_told_apart() -> None:
+    options, _ = read("crun", "-n2", "--mem=1G", "--gres=gpu:1", "prog")
+    assert given_resources(options) == ["--mem", "--gres"]

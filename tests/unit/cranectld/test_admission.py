@@ -30,6 +30,14 @@ def changed(**changes: object) -> JobSpec:
         (changed(memory_per_node_bytes=5 << 30), "5120 MiB"),
         (changed(gres="gpu:3"), "gres gpu:3"),
         (changed(gres="gpu:x:y:z"), "expected name"),
+        (changed(gpus="x:y:1"), "expected name"),
+        (changed(gpus="2,nic:1"), "expected .type:.count"),
+        (changed(gpus="3"), "gres gpu:3"),
+        (changed(gpus="1", num_nodes=2), "1 GPUs for 2 nodes: expected at least one each"),
+        (changed(gpus="1", gres="gpu:1"), "both ask for GPUs"),
+        (changed(memory_per_node_bytes=1 << 20, memory_per_cpu_bytes=1 << 20), "expected one of them"),
+        (changed(memory_per_cpu_bytes=2 << 30, cpus_per_task=3.0), "6144 MiB"),
+        (changed(memory_per_cpu_bytes=2 << 30, exclusive=True), "8192 MiB|does not have that|no node"),
         (changed(time_limit_s=7200.0), "exceeds the 3600 s of partition main"),
         (changed(time_limit_s=0.0), "more than 0"),
         (changed(script="echo hi"), "must start with #!"),
@@ -71,3 +79,10 @@ def test_array(expression: str, expected: tuple[int, ...]) -> None:
 def test_bad_array(bad: str) -> None:
     with pytest.raises(CraneError, match="array"):
         array_indexes(bad)
+
+
+def test_counts_of_devices_have_one_form() -> None:
+    admitted = ADMISSION.admit(changed(gres="gpu"), NODES)
+    assert admitted.gres == "gpu:1"
+    assert ADMISSION.admit(changed(gpus="2"), NODES).gpus == "2"
+    assert ADMISSION.admit(changed(gres="gpu, gpu:1"), NODES).gres == "gpu:2"

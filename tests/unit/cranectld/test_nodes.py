@@ -2,6 +2,7 @@ import pytest
 
 from cranectld.nodes import model as nodes
 from cranectld.nodes.model import DrainCause, DrainOwner, Node, NodeConfig, NodeUse
+from cranehooks.model.gres import HeldDevices
 from cranehooks.model.ids import Attempt, AttemptKey, JobId, NodeName
 from cranehooks.model.job import NodeShare
 
@@ -74,10 +75,21 @@ def test_node_that_owes_an_epilog_takes_no_work() -> None:
 def test_gres(held: str, wanted: str, fits: bool) -> None:
     used = nodes.allocated(node("gpu:a100:2"), KEY, share(held)) if held else node("gpu:a100:2")
 
-    assert nodes.gres_fits(used, wanted) is fits
+    assert (used.free_devices(wanted) is not None) is fits
 
 
 @pytest.mark.parametrize("bad", ["gpu:a:b:2", ":2", "gpu::1"])
 def test_bad_gres_is_named(bad: str) -> None:
     with pytest.raises(ValueError, match="expected name"):
-        nodes.gres_counts(bad)
+        node("gpu:2").free_devices(bad)
+
+
+def test_devices_that_jobs_hold_are_no_longer_free() -> None:
+    one, other = AttemptKey(JobId(1), Attempt(1)), AttemptKey(JobId(2), Attempt(1))
+    used = nodes.allocated(node("gpu:3"), one, NodeShare(NodeName("cn01"), 1, 1.0, 0, "gpu:1", (HeldDevices("gpu", (1,)),)))
+    # Allocated by a version that counted only: it may hold any, and is taken to hold the lowest.
+    used = nodes.allocated(used, other, NodeShare(NodeName("cn01"), 1, 1.0, 0, "gpu:1"))
+
+    assert used.devices_used == (HeldDevices("gpu", (0, 1)),)
+    assert used.free_devices("gpu:1") == (HeldDevices("gpu", (2,)),)
+    assert nodes.freed(used, one).free_devices("gpu:2") == (HeldDevices("gpu", (1, 2)),)
