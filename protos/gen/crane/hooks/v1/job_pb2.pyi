@@ -389,26 +389,29 @@ class ResourceUsage(_message.Message):
     MEMORY_PEAK_BYTES_FIELD_NUMBER: _builtins.int
     OOM_KILLS_FIELD_NUMBER: _builtins.int
     cpu_s: _builtins.float
-    """Of user and system together."""
+    """Of user and system together. Each is unset where it is not known."""
     memory_peak_bytes: _builtins.int
-    """Unset where it is not known."""
     oom_kills: _builtins.int
-    """Processes that the kernel killed for want of memory. Unset where it is not known."""
+    """Processes that the kernel killed for want of memory."""
     def __init__(
         self,
         *,
-        cpu_s: _builtins.float = ...,
+        cpu_s: _builtins.float | None = ...,
         memory_peak_bytes: _builtins.int | None = ...,
         oom_kills: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_memory_peak_bytes", b"_memory_peak_bytes", "_oom_kills", b"_oom_kills", "memory_peak_bytes", b"memory_peak_bytes", "oom_kills", b"oom_kills"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_s", b"_cpu_s", "_memory_peak_bytes", b"_memory_peak_bytes", "_oom_kills", b"_oom_kills", "cpu_s", b"cpu_s", "memory_peak_bytes", b"memory_peak_bytes", "oom_kills", b"oom_kills"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_memory_peak_bytes", b"_memory_peak_bytes", "_oom_kills", b"_oom_kills", "cpu_s", b"cpu_s", "memory_peak_bytes", b"memory_peak_bytes", "oom_kills", b"oom_kills"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_s", b"_cpu_s", "_memory_peak_bytes", b"_memory_peak_bytes", "_oom_kills", b"_oom_kills", "cpu_s", b"cpu_s", "memory_peak_bytes", b"memory_peak_bytes", "oom_kills", b"oom_kills"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cpu_s: _TypeAlias = _typing.Literal["cpu_s"]  # noqa: Y015
+    _WhichOneofArgType__cpu_s: _TypeAlias = _typing.Literal["_cpu_s", b"_cpu_s"]  # noqa: Y015
     _WhichOneofReturnType__memory_peak_bytes: _TypeAlias = _typing.Literal["memory_peak_bytes"]  # noqa: Y015
     _WhichOneofArgType__memory_peak_bytes: _TypeAlias = _typing.Literal["_memory_peak_bytes", b"_memory_peak_bytes"]  # noqa: Y015
     _WhichOneofReturnType__oom_kills: _TypeAlias = _typing.Literal["oom_kills"]  # noqa: Y015
     _WhichOneofArgType__oom_kills: _TypeAlias = _typing.Literal["_oom_kills", b"_oom_kills"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_s) -> _WhichOneofReturnType__cpu_s | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_peak_bytes) -> _WhichOneofReturnType__memory_peak_bytes | None: ...
     @_typing.overload

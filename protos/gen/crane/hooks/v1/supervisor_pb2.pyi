@@ -162,6 +162,7 @@ class JobLimits(_message.Message):
     CPUS_FIELD_NUMBER: _builtins.int
     PROCESSES_FIELD_NUMBER: _builtins.int
     DENIED_DEVICES_FIELD_NUMBER: _builtins.int
+    CPUSET_FIELD_NUMBER: _builtins.int
     memory_bytes: _builtins.int
     swap_bytes: _builtins.int
     """Besides memory_bytes; 0: no swap."""
@@ -169,9 +170,11 @@ class JobLimits(_message.Message):
     """Of CPU time, in whole CPUs and parts of one."""
     processes: _builtins.int
     """Processes and threads."""
+    cpuset: _builtins.str
+    """CPUs to run on, as the kernel lists them: 0-3,8. Empty: any."""
     @_builtins.property
-    def denied_devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Device files of the node's gres that are not the job's; it cannot open them."""
+    def denied_devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceNumber]:
+        """Devices of the node that are not the job's: it cannot open them."""
 
     def __init__(
         self,
@@ -180,11 +183,12 @@ class JobLimits(_message.Message):
         swap_bytes: _builtins.int | None = ...,
         cpus: _builtins.float | None = ...,
         processes: _builtins.int | None = ...,
-        denied_devices: _abc.Iterable[_builtins.str] | None = ...,
+        denied_devices: _abc.Iterable[Global___DeviceNumber] | None = ...,
+        cpuset: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_memory_bytes", b"_memory_bytes", "_processes", b"_processes", "_swap_bytes", b"_swap_bytes", "cpus", b"cpus", "memory_bytes", b"memory_bytes", "processes", b"processes", "swap_bytes", b"swap_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_memory_bytes", b"_memory_bytes", "_processes", b"_processes", "_swap_bytes", b"_swap_bytes", "cpus", b"cpus", "denied_devices", b"denied_devices", "memory_bytes", b"memory_bytes", "processes", b"processes", "swap_bytes", b"swap_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_memory_bytes", b"_memory_bytes", "_processes", b"_processes", "_swap_bytes", b"_swap_bytes", "cpus", b"cpus", "cpuset", b"cpuset", "denied_devices", b"denied_devices", "memory_bytes", b"memory_bytes", "processes", b"processes", "swap_bytes", b"swap_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpus: _TypeAlias = _typing.Literal["cpus"]  # noqa: Y015
     _WhichOneofArgType__cpus: _TypeAlias = _typing.Literal["_cpus", b"_cpus"]  # noqa: Y015
@@ -204,6 +208,34 @@ class JobLimits(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__swap_bytes) -> _WhichOneofReturnType__swap_bytes | None: ...
 
 Global___JobLimits: _TypeAlias = JobLimits  # noqa: Y015
+
+@_typing.final
+class DeviceNumber(_message.Message):
+    """A device file's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOCK_FIELD_NUMBER: _builtins.int
+    MAJOR_FIELD_NUMBER: _builtins.int
+    MINOR_FIELD_NUMBER: _builtins.int
+    block: _builtins.bool
+    """A block device; otherwise a character device."""
+    major: _builtins.int
+    minor: _builtins.int
+    def __init__(
+        self,
+        *,
+        block: _builtins.bool = ...,
+        major: _builtins.int = ...,
+        minor: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "major", b"major", "minor", b"minor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceNumber: _TypeAlias = DeviceNumber  # noqa: Y015
 
 @_typing.final
 class SupervisorBootstrap(_message.Message):
