@@ -123,6 +123,16 @@ CONFORMANCE_ARGS ?=
 conformance: $(STAMP) ## Compare the profile slurm with a real Slurm, where one is installed
 	@$(BIN)/python -m tests.conformance $(CONFORMANCE_ARGS)
 
+BENCH_ARGS ?=
+
+.PHONY: bench
+bench: $(STAMP) ## Measure what hooks cost, beside a real Slurm where one is installed
+	@$(BIN)/python -m bench --json bench.json --history bench/history.jsonl $(BENCH_ARGS)
+
+.PHONY: bench-quick
+bench-quick: $(STAMP) ## Do the measurements run? The figures mean nothing
+	@$(BIN)/python -m bench --quick $(BENCH_ARGS)
+
 .PHONY: demo
 demo: $(STAMP) ## A controller, two nodes and a failing Prolog, as a timeline
 	@$(BIN)/hookctl demo
