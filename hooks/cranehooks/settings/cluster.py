@@ -139,8 +139,9 @@ class ClusterSettings(Section):
     containment: Annotated[
         Containment, BeforeValidator(word_parser(Containment)), WithJsonSchema({"enum": [driver.value for driver in Containment]})
     ] = Containment.AUTO
-    """How processes of hooks and jobs are held together: `cgroup2`, `none` (session and child subreaper, for users without delegated
-    cgroups), or `auto`: cgroup2 where it works. Default auto."""
+    """How processes of hooks and jobs are held together: `cgroup2` (version 2 control groups), `hybrid` (killed by version 2, limited by
+    version 1 controllers), `cgroup1` (version 1 alone), `none` (session and child subreaper, for users without delegated cgroups), or
+    `auto`: hybrid where version 1 controllers may be used beside version 2, else cgroup2, cgroup1, none. Default auto."""
     profile_name: Annotated[
         str, Field(alias="Profile"), BeforeValidator(parse_profile), WithJsonSchema({"enum": list(PROFILES)})
     ] = DEFAULT_PROFILE

@@ -41,6 +41,8 @@ class Containment(Enum):
 
     AUTO = "auto"
     CGROUP2 = "cgroup2"
+    HYBRID = "hybrid"
+    CGROUP1 = "cgroup1"
     NONE = "none"
 
 
