@@ -4,15 +4,15 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
-from pydantic.alias_generators import to_pascal
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 from cranehooks.model.points import CONTRACTS, HookPoint, Phase
 from cranehooks.profiles import OVERRIDES, PROFILES, PrologFlag
+from cranehooks.settings.devices import GresEntries
+from cranehooks.settings.section import Section
 from cranehooks.settings.timeouts import HookTimeouts
 from cranehooks.settings.values import (
     Address,
-    Gres,
     Listen,
     Patterns,
     Seconds,
@@ -133,20 +133,6 @@ def _override_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-class Section(BaseModel):
-    """A mapping of the file: strict types, no key unknown, never changed after loading."""
-
-    model_config = ConfigDict(  # type: ignore[pydantic-alias]  # made by validation only, never by keyword arguments
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        use_attribute_docstrings=True,
-        alias_generator=to_pascal,
-        populate_by_name=False,
-        hide_input_in_errors=True,
-    )
-
-
 class NodeGroup(Section):
     """One entry of `Nodes`: nodes that are alike."""
 
@@ -161,8 +147,9 @@ class NodeGroup(Section):
     """CPUs of each node that jobs may use. Default 1."""
     memory: Size = 1 << 30
     """Memory of each node that jobs may use: bytes, or with K, M, G, T (powers of 1024). Default 1G."""
-    gres: Gres = ""
-    """Devices of each node: `gpu:4`, or `gpu:a100:4,nic:1`. Default none."""
+    gres: GresEntries = ()
+    """Devices of each node: counts, `gpu:4` or `gpu:a100:4,nic:1`, or a list of entries with their device files, as below. They are
+    numbered from 0 in this order, those of each name by themselves. Default none."""
     metrics: Listen = None
     """Where craned of this node serves metrics; takes the place of `MetricsListen: Craned`. For nodes that share a host."""
 
