@@ -264,6 +264,12 @@ class HookSection(Section):
     Default: the profile's (drain)."""
     on_task_epilog_failure: Annotated[str | None, *_override("OnTaskEpilogFailure")] = None
     """What a failing TaskEpilog does to the node: `log`, or `drain`. Default: the profile's (log)."""
+    on_cranectld_epilog_failure: Annotated[str | None, *_override("OnCranectldEpilogFailure")] = None
+    """What a failing CranectldEpilog does to all nodes of the attempt: `log`, or `drain` (within the drain budget of the script).
+    Default: the profile's (log)."""
+    on_crun_epilog_failure: Annotated[str | None, *_override("OnCrunEpilogFailure")] = None
+    """What a failing CrunEpilog does to crun's exit code: `log` (nothing), or `fail` (1, where the step itself succeeded). Default: the
+    profile's (log)."""
     cancel_during_prolog: Annotated[str | None, *_override("CancelDuringProlog")] = None
     """What a cancel does to a Prolog that runs: `stop` it, or `await` its end. Default: the profile's (slurm and sunk await)."""
     script_order: Annotated[str | None, *_override("ScriptOrder")] = None
@@ -307,6 +313,8 @@ class HookSection(Section):
             "OnCrunPrologFailure": self.on_crun_prolog_failure,
             "OnEpilogFailure": self.on_epilog_failure,
             "OnTaskEpilogFailure": self.on_task_epilog_failure,
+            "OnCranectldEpilogFailure": self.on_cranectld_epilog_failure,
+            "OnCrunEpilogFailure": self.on_crun_epilog_failure,
             "CancelDuringProlog": self.cancel_during_prolog,
             "ScriptOrder": self.script_order,
             "EmptyPattern": self.empty_pattern,
