@@ -13,11 +13,8 @@ from cranehooks.model.points import CONTRACTS, HookPoint, Phase, PointContract, 
 from cranehooks.profile_cells import CELLS, FIXED
 from cranehooks.profiles import IMPLIED_FLAGS, INCOMPATIBLE_FLAGS, OVERRIDES, PROFILES, UNSUPPORTED_FLAGS, PrologFlag
 from cranehooks.settings import ClusterSettings, json_schema
-from cranehooks.settings.devices import GresSection
 from cranehooks.settings.document import OLDER_HOOK_KEYS, OLDER_TOP_KEYS
-from cranehooks.settings.limits import JobLimitsSection
-from cranehooks.settings.schema import HookSection, MetricsSection, NodeGroup, PartitionSection, SchedulerSection
-from cranehooks.settings.section import Section
+from cranehooks.settings.schema import HookSection, MetricsSection, NodeGroup, PartitionSection, SchedulerSection, Section
 
 DOCS = Path(__file__).resolve().parent
 _NOTICE = "<!-- Written by docs/generate.py from the code. -->"
@@ -59,7 +56,7 @@ _RUN_RULES = (
     "- It has a session of its own, default signals, umask 022 and no open file of ours.",
     "- Hooks that run as another user than the job's get exactly the variables listed here: no `PATH`, `HOME` or `USER`, and nothing of the",
     "  user's environment. Name programs by absolute path, or set `PATH` in the script.",
-    "- It ends when its process has exited. What it leaves behind is killed and named.",
+    "- It ends when its process has exited. What it leaves behind is killed and named, unless `KeepProcesses` lets it stay.",
     "- At its timeout it gets TERM, after `KillGrace` KILL, with everything it started. The outcome is `timeout`, whatever its exit status.",
     f"- Outcomes: {', '.join(f'`{kind.value}`' for kind in OutcomeKind)}.",
     "- A before-point stops at its first failing script, and so does an after-point unless `ContinueOnFailure` says otherwise.",
@@ -181,11 +178,9 @@ def configuration() -> str:
     lines += _section("Top of the file", ClusterSettings, OLDER_TOP_KEYS)
     for title, section, older in (
         ("`Nodes`: a list of", NodeGroup, {}),
-        ("`Nodes`: `gres`, as a list of", GresSection, {}),
         ("`Partitions`: a list of", PartitionSection, {}),
         ("`Scheduler`", SchedulerSection, {}),
         ("`MetricsListen`", MetricsSection, {}),
-        ("`JobLimits`", JobLimitsSection, {}),
         ("`JobLifecycleHook`", HookSection, OLDER_HOOK_KEYS),
     ):
         lines += _section(title, section, older)
@@ -195,7 +190,7 @@ def configuration() -> str:
 def _section(title: str, section: type[Section], older: Mapping[str, str]) -> Iterator[str]:
     yield f"## {title}"
     yield ""
-    if section in (HookSection, JobLimitsSection):
+    if section is HookSection:
         yield from (*(section.__doc__ or "").replace("\n    ", "\n").strip().splitlines(), "")
     for name, field in section.model_fields.items():
         key = field.alias or name

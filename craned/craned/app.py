@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import structlog
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
 from craned.attempts.attempt import Phase
 from craned.attempts.driver import Attempts
@@ -32,8 +32,7 @@ from craned.steps.driver import Steps
 from craned.steps.files import StepFiles
 from craned.steps.supervisor_client import Forked, Gone
 from craned.steps.supervisors import Nonces, SupervisorParent, supervisor_handler
-from cranehooks.execution.containment.cells import Containment
-from cranehooks.execution.containment.detect import NONE, detect
+from cranehooks.execution.containment.cgroup2 import CgroupContainment, own_directory
 from cranehooks.execution.spawner_client import SpawnerClient
 from cranehooks.journal import Journal, JournalError, Reading
 from cranehooks.model.ids import AttemptKey
@@ -95,8 +94,15 @@ async def serve(configuration: Configuration, places: Places, helpers: Helpers, 
             helpers.parent.fork,
         )
         files = StepFiles(places.steps_dir)
-        steps = Steps(node.name, starter, JobProcesses(node.name, _sweeper(driver, helpers.cgroup_instance)), files)
-        hooks = NodeHooks(node.name, own_user(), helpers.spawner, metrics)
+        sweeper = _sweeper(driver, helpers.cgroup_instance)
+        processes = JobProcesses(node.name, sweeper)
+        if sweeper is not None:
+            gauge = Gauge(
+                "crane_hook_kept_processes", "Processes that hooks left behind and that live (KeepProcesses).", registry=registry
+            )
+            gauge.set_function(lambda: len(sweeper.kept()))
+        steps = Steps(node.name, starter, processes, files)
+        hooks = NodeHooks(node.name, own_user(), helpers.spawner, metrics, processes)
         server = GrpcServer(
             [_prepared(node.address)],
             authenticator=Authenticator(secret, settings.cluster_name),
@@ -120,7 +126,10 @@ async def serve(configuration: Configuration, places: Places, helpers: Helpers, 
             crew.start(helpers.parent.serve(parent_said), name="supervisor parent")
             crew.start(ledger.keep_small(attempts.snapshot), name="journal")
             await asyncio.to_thread(files.keep_only, _unreleased(memory))
-            await _recover(attempts, ledger, memory, hooks.user, has_rebooted=memory.boot_id not in ("", boot))
+            has_rebooted = memory.boot_id not in ("", boot)
+            if not has_rebooted:
+                await _end_kept(processes, memory)
+            await _recover(attempts, ledger, memory, hooks.user, has_rebooted=has_rebooted)
             async with serve_local(places.supervisors_socket, 0o600, supervisor_handler(nonces, steps.serve_supervisor)):
                 [address] = await server.start()
                 try:
@@ -233,12 +242,20 @@ async def _recover(attempts: Attempts, ledger: Ledger, memory: Memory, user: str
         log.info("recovered", attempts=len(memory.attempts), reports=len(memory.reports), has_rebooted=has_rebooted)
 
 
+async def _end_kept(processes: JobProcesses, memory: Memory) -> None:
+    """What Prologs have kept until an Epilog that is lost now: nobody else ends it."""
+    for remembered in memory.attempts.values():
+        if remembered.state.phase is Phase.EPILOG_RUNNING:
+            await processes.end_kept(remembered.job)
+
+
 def _unreleased(memory: Memory) -> list[AttemptKey]:
     return [key for key, remembered in memory.attempts.items() if remembered.state.phase is not Phase.RELEASED]
 
 
-def _sweeper(driver: str, instance: str) -> Containment | None:
-    return None if driver == NONE else detect(driver, instance, is_shown=True)[0]
+def _sweeper(driver: str, instance: str) -> CgroupContainment | None:
+    directory = own_directory()
+    return CgroupContainment(directory, instance) if driver == "cgroup2" and directory is not None else None
 
 
 def _prepared(address: str) -> str:

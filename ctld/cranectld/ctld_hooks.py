@@ -46,7 +46,7 @@ class SpawnedCtldHooks:
         """What to run, resolved now; an outcome where that fails or there is nothing to run."""
         hooks = job.hooks
         profile = effective(hooks)
-        plan = scripts.planned(profile, hooks.patterns.get(key.point, ()))
+        plan = scripts.planned(profile, hooks.patterns.get(key.point, ()), kept=hooks.keep_processes.get(key.point))
         if isinstance(plan, PlanFailure):
             return Outcome(OutcomeKind.SPAWN, detail=plan.reason)
         if not plan.scripts:
@@ -64,4 +64,5 @@ class SpawnedCtldHooks:
             grace_s=hooks.grace_s,
             output_limit_bytes=hooks.output_limit_bytes,
             notes=plan.notes,
+            keeps=plan.keeps,
         )

@@ -6,7 +6,7 @@
                          ▼                   TERMINATING(i) ──GraceEnded──► KILLING(i)
                     next script | FINISHED                                     └──KillWaitEnded──► FINISHED
 
-A script ends when its process exits; REAPING kills whatever it left behind. The machine holds no clock: the
+A script ends when its process exits; REAPING kills whatever it left behind, unless the script may keep it and went well. The machine holds no clock: the
 interpreter sets the timers it is told to set and feeds back their expiry.
 """
 
@@ -107,6 +107,13 @@ class ContainmentEmpty:
     leftovers: tuple[Leftover, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class LeftoversKept:
+    """What the script left behind lives on and is no longer waited for."""
+
+    kept: tuple[Leftover, ...] = ()
+
+
 Event = (
     Begin
     | Started
@@ -117,6 +124,7 @@ Event = (
     | KillWaitEnded
     | StopRequested
     | ContainmentEmpty
+    | LeftoversKept
 )
 
 
@@ -154,12 +162,18 @@ class ReapLeftovers:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepLeftovers:
+    """Let live what the script left behind; answer with `LeftoversKept`, or as to `ReapLeftovers` where that cannot be."""
+
+
+@dataclass(frozen=True, slots=True)
 class ScriptEnd:
     """How one script that was reached ended. `index` counts in the order of the run's list."""
 
     index: int
     outcome: Outcome
     leftovers: tuple[Leftover, ...] = ()
+    kept: tuple[Leftover, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +183,7 @@ class Finish:
     ends: tuple[ScriptEnd, ...]
 
 
-Effect = SpawnScript | SignalAll | SetTimer | CancelTimer | ReapLeftovers | Finish
+Effect = SpawnScript | SignalAll | SetTimer | CancelTimer | ReapLeftovers | KeepLeftovers | Finish
 
 
 class InvalidTransitionError(Exception):
@@ -191,11 +205,19 @@ class Limits:
     continue_on_failure: bool = False
     grace_s: float = 5.0
     unkillable_after_s: float = 30.0
+    keeping: frozenset[int] = frozenset()
+    """Scripts that may leave processes behind, by place in the list."""
 
     @classmethod
     def of(cls, spec: RunSpec) -> "Limits":
         return cls(
-            len(spec.scripts), spec.timeout_s, spec.timeout_scope, spec.continue_on_failure, spec.grace_s, spec.unkillable_after_s
+            len(spec.scripts),
+            spec.timeout_s,
+            spec.timeout_scope,
+            spec.continue_on_failure,
+            spec.grace_s,
+            spec.unkillable_after_s,
+            frozenset(index for index, path in enumerate(spec.scripts) if path in spec.keeps),
         )
 
 
@@ -258,6 +280,10 @@ class Run:
                 state, effects = _cancelled(self, Timer.KILL_WAIT)
                 after, more = _script_over(state, leftovers)
                 return after, effects + more
+            case Phase.REAPING, LeftoversKept(kept) if _keeps(self):
+                state, effects = _cancelled(self, Timer.KILL_WAIT)
+                after, more = _script_over(state, (), kept)
+                return after, effects + more
             case Phase.KILLING | Phase.REAPING, KillWaitEnded(survivors):
                 return _give_up(_fired(self, Timer.KILL_WAIT), survivors)
             case Phase.FINISHED, StopRequested():
@@ -275,6 +301,7 @@ class Run:
         under_way = self.phase not in (Phase.READY, Phase.FINISHED)
         assert under_way <= (self.index == len(self.ends)), "one script at a time"
         assert (self.phase is Phase.READY) <= (not self.ends)
+        assert all(end.outcome.ok and end.index in self.limits.keeping for end in self.ends if end.kept), "only success keeps"
         if not self.limits.continue_on_failure:
             assert all(end.outcome.ok for end in self.ends[:-1]), "the first failure ends the list"
 
@@ -340,20 +367,25 @@ def _kill(run: Run) -> tuple[Run, tuple[Effect, ...]]:
     return run, (*effects, SignalAll(Strength.KILL), SetTimer(Timer.KILL_WAIT, run.limits.unkillable_after_s))
 
 
+def _keeps(run: Run) -> bool:
+    """Whether the script under way may leave processes behind; one that went wrong may not."""
+    return run.index in run.limits.keeping and run.verdict is not None and run.verdict.ok
+
+
 def _reap(run: Run) -> tuple[Run, tuple[Effect, ...]]:
     """The process is gone. A list's budget keeps running while leftovers are killed; a script's own ends here."""
     run, effects = _cancelled(run, Timer.GRACE) if _is_list(run.limits) else _cancelled(run, Timer.GRACE, Timer.DEADLINE)
     if Timer.KILL_WAIT not in run.timers:
         run = replace(run, timers=run.timers | {Timer.KILL_WAIT})
         effects = (*effects, SetTimer(Timer.KILL_WAIT, run.limits.unkillable_after_s))
-    return replace(run, phase=Phase.REAPING), (*effects, ReapLeftovers())
+    return replace(run, phase=Phase.REAPING), (*effects, KeepLeftovers() if _keeps(run) else ReapLeftovers())
 
 
-def _script_over(run: Run, leftovers: tuple[Leftover, ...]) -> tuple[Run, tuple[Effect, ...]]:
+def _script_over(run: Run, leftovers: tuple[Leftover, ...], kept: tuple[Leftover, ...] = ()) -> tuple[Run, tuple[Effect, ...]]:
     """Record the script under way and go on, or finish."""
     verdict = run.verdict
     assert verdict is not None, "a script is over once its outcome is known"
-    run = replace(run, ends=(*run.ends, ScriptEnd(run.index, verdict, leftovers)))
+    run = replace(run, ends=(*run.ends, ScriptEnd(run.index, verdict, leftovers, kept)))
     goes_on = verdict.ok or (run.limits.continue_on_failure and verdict.kind is not OutcomeKind.STOPPED)
     if not goes_on:
         return _finish(run)

@@ -24,6 +24,8 @@ class Plan:
     scripts: tuple[str, ...]
     notes: tuple[str, ...] = ()
     """For a person: what was passed over."""
+    keeps: frozenset[str] = frozenset()
+    """Those of the scripts that may leave processes behind."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,10 @@ class HookRunMetrics:
             "crane_hook_leftovers_killed", "Processes that scripts left behind and that were killed.", ["point", "script"],
             registry=registry,
         )  # fmt: skip
+        self._kept = Counter(
+            "crane_hook_leftovers_kept", "Processes that scripts left behind and that live on (KeepProcesses).", ["point", "script"],
+            registry=registry,
+        )  # fmt: skip
         self._scripts: set[str] = set()
 
     def started(self, point: HookPoint) -> None:
@@ -55,6 +59,8 @@ class HookRunMetrics:
             self._duration.labels(point, name).observe(script.duration_s)
             if script.leftovers:
                 self._leftovers.labels(point, name).inc(len(script.leftovers))
+            if script.kept:
+                self._kept.labels(point, name).inc(len(script.kept))
         if not run.scripts and not run.outcome.ok:
             self._runs.labels(point, "none", run.outcome.kind.value).inc()
 

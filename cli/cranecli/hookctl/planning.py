@@ -117,7 +117,7 @@ def _planned(
 ) -> PlannedPoint:
     hooks, profile = settings.hook_settings(), settings.profile
     return PlannedPoint(
-        point_report(point, patterns, profile, trusted_owner=trusted_owner),
+        point_report(point, patterns, profile, trusted_owner=trusted_owner, kept=hooks.keep_processes.get(point)),
         _where(point, job),
         _runs_as(point, settings, job),
         hooks.timeouts_s.get(point),

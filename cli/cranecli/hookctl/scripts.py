@@ -38,6 +38,8 @@ class PointReport:
     problem: str = ""
     """Of the hook as a whole."""
     note: str = ""
+    keeps: tuple[str, ...] = ()
+    """Paths of scripts that may leave processes behind (KeepProcesses)."""
 
     @property
     def has_problem(self) -> bool:
@@ -69,6 +71,7 @@ class PointReport:
                     "owner": script.owner or None,
                     "mode": script.mode or None,
                     "problem": script.problem or None,
+                    "keeps_processes": script.path in self.keeps,
                 }
                 for script in self.scripts
             ],
@@ -77,11 +80,22 @@ class PointReport:
 
 def point_reports(settings: ClusterSettings) -> list[PointReport]:
     """Every configured point, in the order in which a job meets them."""
-    patterns = settings.hook_settings().patterns
-    return [point_report(point, patterns[point], settings.profile) for point in _IN_ORDER if patterns.get(point)]
+    hooks = settings.hook_settings()
+    return [
+        point_report(point, hooks.patterns[point], settings.profile, kept=hooks.keep_processes.get(point))
+        for point in _IN_ORDER
+        if hooks.patterns.get(point)
+    ]
 
 
-def point_report(point: HookPoint, patterns: tuple[str, ...], profile: Profile, *, trusted_owner: bool = True) -> PointReport:
+def point_report(
+    point: HookPoint,
+    patterns: tuple[str, ...],
+    profile: Profile,
+    *,
+    trusted_owner: bool = True,
+    kept: tuple[str, ...] | None = None,
+) -> PointReport:
     """The scripts of a point as they are now.
 
     Args:
@@ -89,15 +103,20 @@ def point_report(point: HookPoint, patterns: tuple[str, ...], profile: Profile, 
         patterns: Absolute.
         profile: Decides about their order.
         trusted_owner: False for a user's own scripts.
+        kept: Patterns of those that may leave processes behind; empty: all; None: none.
     """
-    plan = planned(profile, patterns)
+    plan = planned(profile, patterns, kept=kept)
     if isinstance(plan, PlanFailure):
         return PointReport(point, (), problem=plan.reason)
     empty = [match.pattern for match in resolve(profile, patterns) if not match.matches]
     notes = [f"nothing matches {', '.join(empty)}: no hook"] if empty else []
     runs_as_user = CONTRACTS[point].runs_as is RunsAs.JOB_USER
     scripts = tuple(_script_report(path, runs_as_user=runs_as_user, trusted_owner=trusted_owner) for path in plan.scripts)
-    return PointReport(point, scripts, note="; ".join([*notes, *plan.notes]))
+    keeps = tuple(path for path in plan.scripts if path in plan.keeps)
+    if keeps:
+        names = ", ".join(path.rsplit("/", 1)[-1] for path in keeps)
+        notes.append(f"{'all scripts' if kept == () else names} may leave processes behind (KeepProcesses)")
+    return PointReport(point, scripts, note="; ".join([*notes, *plan.notes]), keeps=keeps)
 
 
 def _script_report(path: str, *, runs_as_user: bool, trusted_owner: bool) -> ScriptReport:

@@ -148,6 +148,7 @@ def _script(script: ScriptRun) -> Document:
         "output": script.output,
         "output_bytes": script.output_bytes,
         "leftovers": [{"pid": process.pid, "command": process.command} for process in script.leftovers],
+        "kept": [{"pid": process.pid, "command": process.command} for process in script.kept],
     }
 
 

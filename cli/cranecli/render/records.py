@@ -285,8 +285,13 @@ def _script(answer: Json) -> ScriptRun:
         sha256=_text(answer, "sha256"),
         output=_text(answer, "output"),
         output_bytes=_int(answer, "output_bytes"),
-        leftovers=tuple(Leftover(_int(process, "pid"), _text(process, "command")) for process in _objects(answer, "leftovers")),
+        leftovers=_processes(answer, "leftovers"),
+        kept=_processes(answer, "kept"),
     )
+
+
+def _processes(answer: Json, field: str) -> tuple[Leftover, ...]:
+    return tuple(Leftover(_int(process, "pid"), _text(process, "command")) for process in _objects(answer, field))
 
 
 def _outcome(answer: Json) -> Outcome:

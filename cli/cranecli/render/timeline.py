@@ -202,6 +202,8 @@ def _below(run: HookRun) -> Iterator[str]:
     for script in run.scripts:
         for left in script.leftovers:
             yield f"left behind and killed: {printable(left.command)} (pid {left.pid})"
+        for left in script.kept:
+            yield f"left behind and kept: {printable(left.command)} (pid {left.pid})"
     if run.outcome.ok:
         return
     failed = run.failed_script

@@ -137,7 +137,8 @@ class Launch:
             if session.cancel_reason:
                 ending["cancel_reason"] = session.cancel_reason
             talk.tell("CompleteAllocation", ending)
-        return self._run_epilog(created, code, step_name)
+        self._run_epilog(created, code, step_name)
+        return code
 
     # ---- hooks
 
@@ -153,18 +154,14 @@ class Launch:
         if hook.failure:
             raise HookFailedError(hook.failure, step_name, fails_step=hook.fails_step)
 
-    def _run_epilog(self, created: Body, code: int, step_name: str) -> int:
-        """Returns crun's exit code: the step's, unless that is a success and the cluster's rules have the hook's failure count."""
+    def _run_epilog(self, created: Body, code: int, step_name: str) -> None:
         hook = self._start_hook(created, self._options.epilog, exit_status_of(code))
         if hook is None:
-            return code
+            return
         self._await_hook(hook)
         self._record(hook)
         if hook.failure:
-            counts = hook.fails_step
-            self._talk.status.say(f"{'error' if counts else 'warning'}: step {step_name}: {hook.failure}")
-            return code or (exits.FAILED if counts else 0)
-        return code
+            self._talk.status.say(f"warning: step {step_name}: {hook.failure}")
 
     def _start_hook(self, created: Body, own_script: str | None, epilog_exit: Body | None) -> LaunchHook | None:
         """The hook, started; None when there is none. `epilog_exit`: how the step ended, for the epilog."""

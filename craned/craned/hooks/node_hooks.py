@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final, Protocol
 
+from craned.hooks.processes import EndedKept
 from craned.hooks.turns import Turn, Turns
 from cranehooks import environment, policy
 from cranehooks.execution import scripts
@@ -21,6 +22,8 @@ from cranehooks.profiles import PrologFlag, TimeoutCover, effective
 
 PROLOG_TURN_LIMIT_S: Final = 3600.0
 """How long a Prolog waits for its turn under Serial. An Epilog waits as long as it takes: it must run, and every hook before it is bounded."""
+
+_NOTE_CHARACTERS: Final = 500
 
 Started = Callable[[], Awaitable[None]]
 
@@ -44,7 +47,7 @@ def planned(hooks: HookSettings, point: HookPoint) -> Plan | PlanFailure:
     patterns = hooks.patterns.get(point, ())
     if not patterns:
         return Plan(())
-    return scripts.planned(effective(hooks), patterns)
+    return scripts.planned(effective(hooks), patterns, kept=hooks.keep_processes.get(point))
 
 
 def timeout_scope(hooks: HookSettings) -> TimeoutScope:
@@ -53,14 +56,21 @@ def timeout_scope(hooks: HookSettings) -> TimeoutScope:
     return TimeoutScope.SCRIPT if covers_script else TimeoutScope.LIST
 
 
+class KeptProcesses(Protocol):
+    """Ends what Prologs have kept (`JobProcesses`)."""
+
+    async def end_kept(self, job: JobOnNode) -> EndedKept: ...
+
+
 class NodeHooks:
     """The hooks of one node."""
 
-    def __init__(self, node: NodeName, user: str, spawner: Spawner, observer: RunObserver) -> None:
+    def __init__(self, node: NodeName, user: str, spawner: Spawner, observer: RunObserver, kept: KeptProcesses) -> None:
         self._node = node
         self._user = user
         self._spawner = spawner
         self._observer = observer
+        self._kept = kept
         self._turns = Turns()
 
     @property
@@ -82,12 +92,24 @@ class NodeHooks:
         *,
         started: Started,
     ) -> HookRun | None:
-        """None: there is no Epilog. Processes of the job that survived KILL make it unkillable, whatever the scripts say."""
+        """None: there is no Epilog, and nothing to tell. What the job's Prolog has kept, and no Epilog has ended, is killed then.
+
+        Processes of either that survived KILL make it unkillable, whatever the scripts say.
+        """
         run = await self._run(job, hooks, HookPoint.EPILOG, exit_status, started, asyncio.Event())
-        if unkillable and (run is None or run.outcome.ok):
-            run = run or HookRun(self._key(job, HookPoint.EPILOG), self._user, time.time(), 0.0)
-            return replace(run, outcome=Outcome(OutcomeKind.UNKILLABLE, 0, f"survived KILL: {', '.join(unkillable)}"[:500]))
+        ended = await self._kept.end_kept(job)
+        if ended.killed:
+            run = run or self._empty_epilog(job)
+            run = replace(run, notes=(*run.notes, f"kept by Prolog and killed now: {', '.join(ended.killed)}"[:_NOTE_CHARACTERS]))
+        survivors = (*unkillable, *ended.survivors)
+        if survivors and (run is None or run.outcome.ok):
+            run = run or self._empty_epilog(job)
+            detail = f"survived KILL: {', '.join(survivors)}"[:_NOTE_CHARACTERS]
+            return replace(run, outcome=Outcome(OutcomeKind.UNKILLABLE, 0, detail))
         return run
+
+    def _empty_epilog(self, job: JobOnNode) -> HookRun:
+        return HookRun(self._key(job, HookPoint.EPILOG), self._user, time.time(), 0.0)
 
     @staticmethod
     def failure(run: HookRun) -> str:
@@ -174,6 +196,7 @@ class NodeHooks:
             output_limit_bytes=hooks.output_limit_bytes,
             user=self._user,
             notes=plan.notes,
+            keeps=plan.keeps,
         )
 
     def _never_ran(self, job: JobOnNode, point: HookPoint, asked: float, turn: Turn) -> HookRun:

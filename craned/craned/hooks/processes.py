@@ -5,15 +5,19 @@ import os
 import select
 import signal
 import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
 
+from cranehooks.environment import SCRIPT_CONTEXTS
 from cranehooks.execution.containment.cells import command_of
 from cranehooks.model.ids import NodeName
 from cranehooks.model.job import JobOnNode, StepSpec
-from cranehooks.model.run import Leftover
+from cranehooks.model.points import HookPoint
+from cranehooks.model.run import HookKey, Leftover
 
 GIVE_UP_AFTER_S: Final = 30.0
 """What survives KILL for so long is unkillable."""
@@ -21,10 +25,24 @@ GIVE_UP_AFTER_S: Final = 30.0
 log: structlog.stdlib.BoundLogger = structlog.get_logger("craned.hooks.processes")
 
 
+_PROLOG_CONTEXT: Final = SCRIPT_CONTEXTS[HookPoint.PROLOG][0]
+_CONTEXT_OF_PROLOG: Final = f"CRANE_SCRIPT_CONTEXT={_PROLOG_CONTEXT}".encode()
+
+
 class Sweeper(Protocol):
-    """Kills and removes what is below a place: the part of a containment driver that is used here."""
+    """Kills and removes what is below a place, or what a hook has kept: the part of a containment driver that is used here."""
 
     def sweep(self, *parts: str) -> list[Leftover]: ...
+    def end_kept(self, name: str) -> list[Leftover]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EndedKept:
+    """What became of processes that hooks had kept, each as pid and command."""
+
+    killed: tuple[str, ...] = ()
+    survivors: tuple[str, ...] = ()
+    """Of KILL; they are among `killed`, too."""
 
 
 class JobProcesses:
@@ -41,6 +59,10 @@ class JobProcesses:
         """What survives, as pid and command."""
         return await asyncio.to_thread(self._kill, (f"job_{job.job_id}",), self._mark(job))
 
+    async def end_kept(self, job: JobOnNode) -> EndedKept:
+        """Kills what the job's Prolog has kept (KeepProcesses); safe to repeat."""
+        return await asyncio.to_thread(self._end_kept, job)
+
     async def kill_step(self, job: JobOnNode, step: StepSpec) -> None:
         place = (f"job_{job.job_id}", f"step_{step.step_id}")
         await asyncio.to_thread(self._kill, place, {**self._mark(job), "CRANE_STEP_ID": str(step.step_id)})
@@ -55,24 +77,47 @@ class JobProcesses:
 
     def _kill(self, place: tuple[str, ...], mark: dict[str, str]) -> tuple[str, ...]:
         if self._sweeper is None:
-            return _kill_marked({f"{name}={value}".encode() for name, value in mark.items()})
+            # What its Prolog has kept is the Epilog's to stop, and ends after it.
+            return _kill_marked(_variables(mark), spared=_CONTEXT_OF_PROLOG).survivors
         killed = self._sweeper.sweep(*place)
         if not killed:
             return ()
-        log.info("leftovers_killed", place="/".join(place), processes=[f"{each.pid} {each.command}" for each in killed])
+        log.info("leftovers_killed", place="/".join(place), processes=list(_named(killed)))
         # It waits for what it kills: what a second look finds did not go.
-        return tuple(f"{each.pid} {each.command}" for each in self._sweeper.sweep(*place))
+        return _named(self._sweeper.sweep(*place))
+
+    def _end_kept(self, job: JobOnNode) -> EndedKept:
+        if self._sweeper is None:
+            return _kill_marked(_variables({**self._mark(job), "CRANE_SCRIPT_CONTEXT": _PROLOG_CONTEXT}))
+        name = HookKey(HookPoint.PROLOG, job.job_id, job.attempt, self._node).run_id
+        killed = _named(self._sweeper.end_kept(name))
+        if not killed:
+            return EndedKept()
+        log.info("kept_processes_killed", run=name, processes=list(killed))
+        return EndedKept(killed, _named(self._sweeper.end_kept(name)))
 
 
-def _kill_marked(variables: set[bytes]) -> tuple[str, ...]:
+def _variables(mark: Mapping[str, str]) -> set[bytes]:
+    return {f"{name}={value}".encode() for name, value in mark.items()}
+
+
+def _named(processes: Iterable[Leftover]) -> tuple[str, ...]:
+    return tuple(f"{process.pid} {process.command}" for process in processes)
+
+
+def _kill_marked(variables: set[bytes], *, spared: bytes | None = None) -> EndedKept:
+    """Kills every process with all of these variables, but those with the one that spares."""
     deadline = time.monotonic() + GIVE_UP_AFTER_S
-    while left := [pid for pid in _processes() if _carries(pid, variables)]:
-        log.info("leftovers_killed", processes=[f"{pid} {command_of(pid)}" for pid in left])
+    killed: dict[int, str] = {}
+    while left := [pid for pid in _processes() if _carries(pid, variables, spared)]:
+        named = {pid: f"{pid} {command_of(pid)}" for pid in left}
+        log.info("leftovers_killed", processes=list(named.values()))
+        killed |= named
         for pid in left:
             _kill_and_wait(pid, deadline)
         if time.monotonic() > deadline:
-            return tuple(f"{pid} {command_of(pid)}" for pid in left if _carries(pid, variables))
-    return ()
+            return EndedKept(tuple(killed.values()), tuple(named[pid] for pid in left if _carries(pid, variables, spared)))
+    return EndedKept(tuple(killed.values()))
 
 
 def _kill_and_wait(pid: int, deadline: float) -> None:
@@ -97,10 +142,11 @@ def _processes() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != own]
 
 
-def _carries(pid: int, variables: set[bytes]) -> bool:
+def _carries(pid: int, variables: set[bytes], spared: bytes | None) -> bool:
     """Whether a living process has all of these in its environment. One of another user cannot be read, and is none of ours."""
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
         return False
-    return variables <= set(environment.split(b"\0"))
+    own = set(environment.split(b"\0"))
+    return variables <= own and spared not in own

@@ -244,6 +244,9 @@ class Engine:
             case lifecycle.ReapLeftovers():
                 if run.cell is not None:
                     return self._reap_leftovers(run, run.cell)
+            case lifecycle.KeepLeftovers():
+                if run.cell is not None:
+                    return self._keep_leftovers(run, run.cell)
             case lifecycle.Finish(ends):
                 self._finish(run, ends)
         return None
@@ -318,6 +321,18 @@ class Engine:
             script.capture = Capture(spec.output_limit_bytes)
             self._watch(read_fd, select.EPOLLIN, lambda fd: self._pipe_ready(run, fd))
         return process
+
+    def _keep_leftovers(self, run: _Active, cell: Cell) -> lifecycle.Event | None:
+        """Leave alone what lives, with a cell of its own; where that cannot be noted it is killed."""
+        self._drain(run)
+        kept = tuple(cell.members())
+        if kept:
+            try:
+                cell.keep()
+            except OSError:
+                return self._reap_leftovers(run, cell)
+            run.cell = None
+        return lifecycle.LeftoversKept(kept)
 
     def _reap_leftovers(self, run: _Active, cell: Cell) -> lifecycle.Event | None:
         """Kill what lives; the event once nothing does."""
@@ -448,6 +463,7 @@ def _record(run: _Active, ends: tuple[lifecycle.ScriptEnd, ...], now: float, und
                 capture.text(undecodable) if capture else "",
                 capture.written_bytes if capture else 0,
                 end.leftovers,
+                end.kept,
             )
         )
     outcome = next((record.outcome for record in records if not record.outcome.ok), OK)

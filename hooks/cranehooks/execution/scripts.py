@@ -6,8 +6,8 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from cranehooks.plan import PatternMatch, Plan, PlanFailure, order_scripts
@@ -74,14 +74,19 @@ def resolve(profile: Profile, patterns: Iterable[str]) -> list[PatternMatch]:
     return found
 
 
-def planned(profile: Profile, patterns: Iterable[str]) -> Plan | PlanFailure:
+def planned(profile: Profile, patterns: Iterable[str], *, kept: Sequence[str] | None = None) -> Plan | PlanFailure:
     """The scripts that a point's patterns mean now, in the order they run. Looks at the disk, checks nothing.
 
     Args:
         profile: Decides about order, empty patterns and directories.
         patterns: Absolute, in the order given.
+        kept: Patterns of the scripts that may leave processes behind; empty: all of them; None: none.
     """
-    return order_scripts(profile, resolve(profile, patterns))
+    plan = order_scripts(profile, resolve(profile, patterns))
+    if kept is None or isinstance(plan, PlanFailure):
+        return plan
+    chosen = {path for match in resolve(profile, kept) for path in match.matches} if kept else set(plan.scripts)
+    return replace(plan, keeps=frozenset(plan.scripts) & chosen)
 
 
 def problem_of(profile: Profile, entry: str) -> str | None:

@@ -43,10 +43,11 @@ class Spawner:
         self._poller.register(engine.fileno(), select.POLLIN)
 
     def serve(self, wake_fd: int) -> None:
-        """Work until the daemon has gone or `wake_fd` becomes readable, and every run has ended."""
+        """Work until the daemon has gone or `wake_fd` tells of a signal to stop, and every run has ended."""
         self._poller.register(wake_fd, select.POLLIN)
         while not self._is_winding_up:
-            self._is_winding_up = wake_fd in self._turn() or self._is_winding_up
+            if wake_fd in self._turn():
+                self._is_winding_up |= not set(os.read(wake_fd, _READ_BYTES)).isdisjoint(_STOP_SIGNALS)
         self._poller.unregister(wake_fd)
         self._wind_up()
 
@@ -136,7 +137,8 @@ def main(arguments: list[str] | None = None) -> int:
     connection = socket.socket(fileno=options.fd)
     connection.set_inheritable(False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    wake_fd = _wake_on(_STOP_SIGNALS)
+    # A kept process may end while nothing else happens: somebody waits for it to be gone.
+    wake_fd = _wake_on((*_STOP_SIGNALS, signal.SIGCHLD))
     syscalls.set_child_subreaper()
     try:
         containment, what_is_lost = detect(options.containment, options.root_name)
@@ -163,7 +165,7 @@ def _serve(connection: socket.socket, containment: Containment, what_is_lost: st
 
 
 def _wake_on(numbers: tuple[signal.Signals, ...]) -> int:
-    """A descriptor that becomes readable when one of the signals arrives."""
+    """A descriptor on which the number of each of the signals arrives, a byte each."""
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     for number in numbers:

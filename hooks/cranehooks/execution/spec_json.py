@@ -53,6 +53,7 @@ def encode_spec(spec: RunSpec) -> Json:
         "arguments": list(spec.arguments),
         "cgroup": spec.cgroup,
         "notes": list(spec.notes),
+        "keeps": sorted(spec.keeps),
     }
 
 
@@ -76,6 +77,7 @@ def decode_spec(data: Json) -> RunSpec:
         arguments=tuple(data["arguments"]),
         cgroup=data["cgroup"],
         notes=tuple(data["notes"]),
+        keeps=frozenset(data["keeps"]),
     )
 
 
@@ -104,6 +106,7 @@ def encode_script(script: ScriptRun) -> Json:
         "output": script.output,
         "output_bytes": script.output_bytes,
         "leftovers": [[leftover.pid, leftover.command] for leftover in script.leftovers],
+        "kept": [[process.pid, process.command] for process in script.kept],
     }
 
 
@@ -117,6 +120,7 @@ def decode_script(data: Json) -> ScriptRun:
         output=data["output"],
         output_bytes=data["output_bytes"],
         leftovers=tuple(Leftover(pid, command) for pid, command in data["leftovers"]),
+        kept=tuple(Leftover(pid, command) for pid, command in data["kept"]),
     )
 
 

@@ -78,11 +78,13 @@ class RunSpec:
     """Absolute directory of an existing cgroup to run in (task hooks); None: a cgroup of its own where the driver has one."""
     notes: tuple[str, ...] = ()
     """For the record of the run: what was passed over when it was planned."""
+    keeps: frozenset[str] = frozenset()
+    """Those of the scripts, by path, whose processes live on when the script has ended with success."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A process that a script left behind, and that was killed."""
+    """A process that a script left behind, and that was killed, or kept where the hook may keep it."""
 
     pid: int
     command: str
@@ -119,6 +121,9 @@ class ScriptRun:
     output_bytes: int = 0
     """How much was written in all."""
     leftovers: tuple[Leftover, ...] = ()
+    """What it left behind and was killed."""
+    kept: tuple[Leftover, ...] = ()
+    """What it left behind and lives on (KeepProcesses)."""
 
     @property
     def name(self) -> str:
@@ -176,3 +181,5 @@ class HookSettings:
     """From TERM to KILL for a script that exceeded its time."""
     overrides: Mapping[str, str] = field(default_factory=dict)
     """Cells of the profile that the site sets otherwise, by the name of the setting (`profiles.OVERRIDES`); `profiles.effective` joins both."""
+    keep_processes: Mapping[HookPoint, tuple[str, ...]] = field(default_factory=dict)
+    """Points whose scripts may leave processes behind, with the absolute patterns of those that may; no pattern: every script."""

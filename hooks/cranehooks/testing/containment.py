@@ -9,7 +9,6 @@ from cranehooks.model.run import Leftover
 class StubbornCell:
     """Never empty, whatever is done to it."""
 
-    cgroup: str | None = None
     cgroup_fd: int | None = None
     entry_fds: tuple[int, ...] = ()
     wants_subreaper = False
@@ -47,6 +46,9 @@ class StubbornCell:
     def wake_fds(self) -> Sequence[tuple[int, int]]:
         return ()
 
+    def keep(self) -> None:
+        """Nobody comes back for it."""
+
     def remove(self) -> None:
         self.is_removed = True
 
@@ -73,6 +75,13 @@ class StubbornContainment:
 
     def sweep(self, *parts: str) -> list[Leftover]:
         del parts
+        return []
+
+    def end_kept(self, name: str) -> list[Leftover]:
+        del name
+        return []
+
+    def kept(self) -> list[Leftover]:
         return []
 
     def close(self) -> None:

@@ -41,6 +41,7 @@ def script_run_to_wire(run: ScriptRun) -> pb.ScriptRun:
         output=run.output,
         output_bytes=run.output_bytes,
         leftovers=[pb.Leftover(pid=left.pid, command=left.command) for left in run.leftovers],
+        kept=[pb.Leftover(pid=left.pid, command=left.command) for left in run.kept],
     )
 
 
@@ -54,6 +55,7 @@ def script_run_from_wire(message: pb.ScriptRun) -> ScriptRun:
         output=message.output,
         output_bytes=message.output_bytes,
         leftovers=tuple(Leftover(left.pid, left.command) for left in message.leftovers),
+        kept=tuple(Leftover(left.pid, left.command) for left in message.kept),
     )
 
 

@@ -187,6 +187,24 @@ def test_for_programs(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (prolog["timeout_s"], prolog["timeout_covers"], prolog["where"]) == (20, "list", "cn[01-02]")
 
 
+def test_which_scripts_may_leave_processes_behind(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = CONFIG.replace("PROFILE", "crane-requeue") + "  KeepProcesses: {Prolog: 'p.d/1*', CranectldEpilog: true}\n"
+    write(config.parent, text)
+    assert run(["plan", "-c", str(config), "-o", "json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    keeping = {
+        (point["point"], Path(script["path"]).name)
+        for point in plan["points"]
+        for script in point["scripts"]
+        if script["keeps_processes"]
+    }
+    assert keeping == {("Prolog", "10-a"), ("CranectldEpilog", "ctld.sh")}
+    assert run(["plan", "-c", str(config)]) == 0
+    said = capsys.readouterr().out
+    assert "10-a may leave processes behind (KeepProcesses)" in said
+    assert "- CranectldEpilog: all scripts may leave processes behind (KeepProcesses)" in said
+
+
 def test_nothing_is_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trace = tmp_path / "trace"
     script = HookScripts(tmp_path).appends("ran", trace, "loud.sh")

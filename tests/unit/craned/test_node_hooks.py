@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from craned.hooks.node_hooks import NodeHooks, planned, timeout_scope
+from craned.hooks.processes import EndedKept
 from cranehooks.execution.spawner_client import QueueFullError
 from cranehooks.model.ids import JobId, RunId
-from cranehooks.model.job import ExitStatus
+from cranehooks.model.job import ExitStatus, JobOnNode
 from cranehooks.model.outcome import OK, Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookRun, HookSettings, RunSpec, TimeoutScope
@@ -53,13 +54,24 @@ class FakeObserver:
 
 
 @dataclass
+class FakeKept:
+    ended: EndedKept = EndedKept()
+    asked: list[JobId] = field(default_factory=list)
+
+    async def end_kept(self, job: JobOnNode) -> EndedKept:
+        self.asked.append(job.job_id)
+        return self.ended
+
+
+@dataclass
 class Rig:
     spawner: FakeSpawner = field(default_factory=FakeSpawner)
     observer: FakeObserver = field(default_factory=FakeObserver)
+    kept: FakeKept = field(default_factory=FakeKept)
     intents: int = 0
 
     def __post_init__(self) -> None:
-        self.hooks = NodeHooks(NODE, "root", self.spawner, self.observer)
+        self.hooks = NodeHooks(NODE, "root", self.spawner, self.observer, self.kept)
 
     async def started(self) -> None:
         self.intents += 1
@@ -175,3 +187,30 @@ async def test_what_a_directory_holds_besides_is_noted(tmp_path: Path) -> None:
     (spec,) = rig.spawner.specs
     assert spec.scripts == (f"{directory}/10-a",)
     assert spec.notes == (f"passed over in {directory}: README (not executable)",)
+
+
+@pytest.mark.parametrize("pattern", ["/e.sh", "/nothing*"])
+async def test_what_prolog_kept_ends_with_the_epilog_and_is_named(tmp_path: Path, pattern: str) -> None:
+    rig = Rig()
+    rig.spawner.may_end.set()
+    rig.kept.ended = EndedKept(("7 exporter", "8 dd"), ("8 dd",))
+    run = await rig.epilog(settings_of(tmp_path, epilog=pattern))
+    assert run is not None
+    assert run.notes == ("kept by Prolog and killed now: 7 exporter, 8 dd",)
+    assert run.outcome == Outcome(OutcomeKind.UNKILLABLE, 0, "survived KILL: 8 dd")
+    assert rig.kept.asked == [JOB.job_id]
+    await rig.prolog(settings_of(tmp_path, prolog="/p.sh"))
+    assert rig.kept.asked == [JOB.job_id], "a Prolog ends nothing"
+
+
+async def test_the_spawner_is_told_which_scripts_may_keep_processes(tmp_path: Path) -> None:
+    rig = Rig()
+    rig.spawner.may_end.set()
+    for name in ("10-a", "20-b"):
+        (tmp_path / name).touch()
+    settings = replace(settings_of(tmp_path, prolog=f"{tmp_path}/*"), keep_processes={HookPoint.PROLOG: (f"{tmp_path}/20-*",)})
+    await rig.prolog(settings)
+    await rig.prolog(replace(settings, keep_processes={HookPoint.PROLOG: ()}))
+    await rig.prolog(replace(settings, keep_processes={HookPoint.EPILOG: ()}))
+    every = {f"{tmp_path}/10-a", f"{tmp_path}/20-b"}
+    assert [set(spec.keeps) for spec in rig.spawner.specs] == [{f"{tmp_path}/20-b"}, every, set()]

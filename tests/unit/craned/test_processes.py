@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from craned.hooks.processes import JobProcesses
+from craned.hooks.processes import EndedKept, JobProcesses
 from cranehooks.model.ids import JobId
 from cranehooks.model.run import Leftover
 from tests.unit.craned.test_attempt import NODE, STEP_0
@@ -20,6 +20,9 @@ class FakeSweeper:
 
     rounds: int
     places: list[tuple[str, ...]] = field(default_factory=list)
+
+    def end_kept(self, name: str) -> list[Leftover]:
+        return self.sweep(name)
 
     def sweep(self, *parts: str) -> list[Leftover]:
         self.places.append(parts)
@@ -53,6 +56,31 @@ async def test_without_control_groups_processes_are_known_by_the_jobs_variables(
         for process in (step, other_step, other_node):
             process.kill()
             process.wait()
+
+
+async def test_without_control_groups_what_prolog_kept_lives_until_it_is_ended() -> None:
+    processes = JobProcesses(NODE, None)
+    kept, kept_by_epilog = (marked("", CRANE_SCRIPT_CONTEXT=context) for context in ("prolog_craned", "epilog_craned"))
+    try:
+        assert await processes.kill_job(OWN) == ()
+        assert kept_by_epilog.wait(10) == -9, "nothing of an Epilog is there before it runs"
+        assert kept.poll() is None
+        ended = await processes.end_kept(OWN)
+        assert [text.split()[0] for text in ended.killed] == [str(kept.pid)]
+        assert ended.survivors == ()
+        assert kept.wait(10) == -9
+        assert await processes.end_kept(OWN) == EndedKept()
+    finally:
+        for process in (kept, kept_by_epilog):
+            process.kill()
+            process.wait()
+
+
+async def test_with_control_groups_what_prolog_kept_is_known_by_its_run() -> None:
+    sweeper = FakeSweeper(1)
+    assert await JobProcesses(NODE, sweeper).end_kept(OWN) == EndedKept(("7 dd",))
+    assert sweeper.places == [(f"{OWN.job_id}.1/prolog@{NODE}",)] * 2
+    assert await JobProcesses(NODE, FakeSweeper(2)).end_kept(OWN) == EndedKept(("7 dd",), ("7 dd",))
 
 
 @pytest.mark.parametrize(("rounds", "survivors"), [(0, ()), (1, ()), (2, ("7 dd",))])

@@ -14,10 +14,8 @@ import pytest
 
 from cranehooks.execution.containment import session
 from cranehooks.execution.containment.cells import Cell, Containment, command_of
-from cranehooks.execution.containment.cgroup2 import CgroupContainment
+from cranehooks.execution.containment.cgroup2 import CgroupContainment, make_directory, own_directory
 from cranehooks.execution.containment.detect import CGROUP2, NONE, ContainmentUnavailableError, detect
-from cranehooks.execution.containment.hierarchies import Hierarchies, parse
-from cranehooks.execution.containment.tree import make_directory
 from cranehooks.execution.process import Process, SpawnRequest, spawn
 from cranehooks.testing.faulty_scripts import HookScripts
 from tests.support.control_groups import removed_control_groups
@@ -25,11 +23,7 @@ from tests.support.eventually import eventually
 
 
 def start(cell: Cell, path: str) -> Process:
-    process = spawn(
-        SpawnRequest(
-            path, (path,), {}, cgroup_fd=cell.cgroup_fd, entry_fds=tuple(cell.entry_fds), child_subreaper=cell.wants_subreaper
-        )
-    )
+    process = spawn(SpawnRequest(path, (path,), {}, cgroup_fd=cell.cgroup_fd, child_subreaper=cell.wants_subreaper))
     cell.started(process.pid)
     return process
 
@@ -113,9 +107,10 @@ def cgroups(tmp_path: Path) -> Iterator[CgroupContainment]:
     name = f"test.{tmp_path.parent.name}.{tmp_path.name}"
     with removed_control_groups(name):
         try:
-            driver, _ = detect(CGROUP2, name)
+            driver, lost = detect(CGROUP2, name)
         except ContainmentUnavailableError as error:
             pytest.skip(str(error))
+        assert lost == ""
         assert isinstance(driver, CgroupContainment)
         yield driver
 
@@ -172,6 +167,27 @@ def test_what_a_dead_instance_left_is_swept(cgroups: CgroupContainment, files: H
     assert cgroups.sweep("hooks") == []
     cgroups.close()
     assert not cgroups.root.exists()
+
+
+def test_what_is_kept_outlives_its_instance_and_the_next_ones_sweep(
+    cgroups: CgroupContainment, files: HookScripts, tmp_path: Path
+) -> None:
+    kept, other = cgroups.create("42.1/prolog@cn01"), cgroups.create("43.1/prolog@cn01")
+    processes = []
+    for cell, name in ((kept, "kept"), (other, "other")):
+        reap(cell, start(cell, files.leaves_daemon(tmp_path / name, name)))
+        processes.append(int((tmp_path / name).read_text()))
+    kept.keep()
+    assert [left.pid for left in cgroups.sweep("hooks")] == [processes[1]]
+    assert [left.pid for left in cgroups.kept()] == [processes[0]]
+    twin = cgroups.create("42.1/prolog@cn01")
+    reap(twin, start(twin, files.ok()))
+    twin.keep()
+    assert [left.pid for left in cgroups.end_kept("42.1/prolog@cn01")] == [processes[0]]
+    assert not Path(kept.name).exists()
+    assert not Path(twin.name).exists(), "what ended by itself is removed with it"
+    eventually(lambda: not any(map(is_alive, processes)))
+    other.remove()
 
 
 def test_a_namesake_gets_a_directory_of_its_own(cgroups: CgroupContainment) -> None:
@@ -244,24 +260,24 @@ PART = "29 23 0:26 /kubepods/pod1 /sys/fs/cgroup ro - cgroup2 cgroup2 rw\n"
     ],
 )
 def test_our_directory_is_found_wherever_it_is_mounted(mountinfo: str, membership: str, expected: str | None) -> None:
-    assert parse(mountinfo, membership).unified == (None if expected is None else Path(expected))
+    found = own_directory(mountinfo, membership)
+    assert found == (None if expected is None else Path(expected))
 
 
 # ---- choosing
 
 
 def test_a_directory_that_is_no_cgroup_falls_back_and_says_so(tmp_path: Path) -> None:
-    nowhere = Hierarchies(tmp_path)
-    driver, lost = detect(hierarchies=nowhere)
+    driver, lost = detect(base=tmp_path)
     assert driver.driver == NONE
     assert str(tmp_path) in lost
     assert "no limits" in lost
     with pytest.raises(ContainmentUnavailableError, match="cannot use cgroups below"):
-        detect(CGROUP2, hierarchies=nowhere)
+        detect(CGROUP2, base=tmp_path)
 
 
 def test_an_unknown_driver_is_an_error() -> None:
-    with pytest.raises(ContainmentUnavailableError, match="'cgroup3', expected auto, cgroup2, hybrid, cgroup1 or none"):
+    with pytest.raises(ContainmentUnavailableError, match="'cgroup3', expected auto, cgroup2 or none"):
         detect("cgroup3")
 
 

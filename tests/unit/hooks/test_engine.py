@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cranehooks.execution.containment.cells import Containment
+from cranehooks.execution.containment.cells import Cell, Containment
 from cranehooks.execution.engine import Engine
 from cranehooks.execution.process import SpawnRequest, spawn
 from cranehooks.model.limits import Limits
@@ -21,6 +21,7 @@ from cranehooks.model.run import Credentials, HookRun, Leftover, RunSpec, Script
 from cranehooks.testing.containment import StubbornCell, StubbornContainment
 from cranehooks.testing.faulty_scripts import HookScripts
 from cranehooks.testing.specs import prolog_spec
+from tests.support.eventually import eventually
 
 EXIT_3 = Outcome(OutcomeKind.EXIT, 3)
 
@@ -275,12 +276,12 @@ def test_orphans_are_reaped_without_taking_statuses_of_others(containment: Conta
 
 def test_in_a_cgroup_of_somebody_else_only_the_hook_is_killed(containment: Containment, files: HookScripts) -> None:
     task = containment.create_at("job_7", "step_0", "task_0")
-    if task.cgroup is None:
+    if task.cgroup_fd is None:
         task.remove()
         pytest.skip("this driver has no cgroups")
-    process = spawn(SpawnRequest(path := files.hangs(), (path,), {}, cgroup_fd=task.cgroup_fd, entry_fds=tuple(task.entry_fds)))
+    process = spawn(SpawnRequest(path := files.hangs(), (path,), {}, cgroup_fd=task.cgroup_fd))
     engine = Engine(containment, reaps_orphans=True)
-    record = run(engine, files.write("where", "cat /proc/self/cgroup", "sleep 3600 &"), cgroup=task.cgroup)
+    record = run(engine, files.write("where", "grep ^0: /proc/self/cgroup", "sleep 3600 &"), cgroup=task.name)
     assert "/job_7/step_0/task_0/" in record.output
     assert len(record.scripts[0].leftovers) == 1
     assert process.reap() is None, "the task lives"
@@ -322,6 +323,61 @@ def test_a_cell_that_cannot_be_made_is_a_spawn_failure(files: HookScripts) -> No
 
     engine = Engine(Broken())
     assert run(engine, files.ok()).outcome == Outcome(OutcomeKind.SPAWN, errno.ENOSPC, "containment: No space left on device")
+    engine.close()
+
+
+def test_a_script_that_may_keep_processes_leaves_them_alive_and_named(
+    engine: Engine, containment: Containment, files: HookScripts, tmp_path: Path
+) -> None:
+    keeper, other = files.leaves_daemon(tmp_path / "pid", "20-keeps"), files.leaves_daemon(tmp_path / "other", "10-other")
+    spec = prolog_spec(keeper, other, keeps=frozenset({keeper}))
+    record = finish(engine, spec)
+    daemon = int((tmp_path / "pid").read_text())
+    assert record.outcome == OK
+    assert [(script.kept, len(script.leftovers)) for script in record.scripts] == [
+        ((Leftover(daemon, "sleep 3600"),), 0),
+        ((), 1),
+    ]
+    assert is_alive(daemon)
+    assert not is_alive(int((tmp_path / "other").read_text()))
+    assert run(engine, files.leaves_daemon(tmp_path / "third", "30-third")).scripts[0].leftovers, "others are contained as ever"
+    assert is_alive(daemon)
+    assert containment.kept() == [Leftover(daemon, "sleep 3600")]
+    assert containment.end_kept("another.1/prolog") == []
+    assert containment.end_kept(spec.key.run_id) == [Leftover(daemon, "sleep 3600")]
+    eventually(lambda: not is_alive(daemon))
+    assert containment.kept() == []
+
+
+@pytest.mark.parametrize("how", ["exit 3", "kill -9 $$", "sleep 3600"])
+def test_a_script_that_went_wrong_keeps_nothing(engine: Engine, files: HookScripts, tmp_path: Path, how: str) -> None:
+    files.leaves_daemon(tmp_path / "pid", "daemon")
+    script = files.write("fails", str(files.directory / "daemon"), how)
+    record = finish(engine, prolog_spec(script, keeps=frozenset({script}), timeout_s=0.5, grace_s=0.1))
+    assert not record.outcome.ok
+    assert record.scripts[0].kept == ()
+    assert not is_alive(int((tmp_path / "pid").read_text()))
+
+
+def test_what_cannot_be_kept_is_killed(
+    files: HookScripts, containment: Containment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(containment, reaps_orphans=True)
+    script = files.leaves_daemon(tmp_path / "pid")
+    real = containment.create
+
+    def create(name: str, *, limits: Limits | None = None) -> Cell:
+        cell = real(name, limits=limits)
+        monkeypatch.setattr(type(cell), "keep", no_room)
+        return cell
+
+    def no_room(_: Cell) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(containment, "create", create)
+    record = finish(engine, prolog_spec(script, keeps=frozenset({script})))
+    assert record.scripts[0].kept == ()
+    assert [left.pid for left in record.scripts[0].leftovers] == [int((tmp_path / "pid").read_text())]
     engine.close()
 
 

@@ -15,7 +15,9 @@ from cranehooks.lifecycle import (
     Finish,
     GraceEnded,
     InvalidTransitionError,
+    KeepLeftovers,
     KillWaitEnded,
+    LeftoversKept,
     Limits,
     Phase,
     ProcessExited,
@@ -161,6 +163,33 @@ def test_leftovers_are_named_and_change_no_outcome() -> None:
     assert run.ends == (ScriptEnd(0, OK, (daemon,)),)
 
 
+def test_what_a_script_may_keep_is_left_alone_and_told() -> None:
+    daemon = Leftover(7, "exporter")
+    run, history = play(
+        Limits(2, 60, keeping=frozenset({0})),
+        Begin(), Started(), ProcessExited(0), LeftoversKept((daemon,)), Started(), ProcessExited(0), ContainmentEmpty(),
+    )  # fmt: skip
+    assert history[2][-1] == KeepLeftovers()
+    assert history[5][-1] == ReapLeftovers(), "the other script keeps nothing"
+    assert run.ends == (ScriptEnd(0, OK, (), (daemon,)), ScriptEnd(1, OK))
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        (ProcessExited(3 << 8),),
+        (ProcessExited(9),),
+        (DeadlineReached(), ProcessExited(0)),
+        (StopRequested(), ProcessExited(0)),
+    ],
+)
+def test_a_script_that_went_wrong_keeps_nothing(story: tuple[Event, ...]) -> None:
+    run, history = play(Limits(1, 60, keeping=frozenset({0})), Begin(), Started(), *story)
+    assert history[-1][-1] == ReapLeftovers()
+    with pytest.raises(InvalidTransitionError):
+        run.advance(LeftoversKept())
+
+
 @pytest.mark.parametrize("goes_on", [False, True])
 def test_stop_is_nobodys_failure_and_starts_nothing_further(goes_on: bool) -> None:
     run, history = play(
@@ -204,6 +233,7 @@ ALPHABET: tuple[Event, ...] = (
     StopRequested(),
     StopRequested(now=True),
     ContainmentEmpty(),
+    LeftoversKept(),
 )
 
 
@@ -233,7 +263,7 @@ class World:
                     self.signals.append(strength)
                 case Finish():
                     self.finished = effect
-                case ReapLeftovers():
+                case ReapLeftovers() | KeepLeftovers():
                     pass
 
 
@@ -265,9 +295,11 @@ def stories(limits: Limits, length: int) -> Iterator[tuple[Run, World, tuple[Eve
 
 @pytest.mark.parametrize("scope", TimeoutScope)
 @pytest.mark.parametrize("goes_on", [False, True])
-@pytest.mark.parametrize("timeout_s", [60.0, None])
-def test_every_short_story_keeps_the_promises(scope: TimeoutScope, goes_on: bool, timeout_s: float | None) -> None:
-    limits = Limits(2, timeout_s, scope, continue_on_failure=goes_on)
+@pytest.mark.parametrize(("timeout_s", "keeping"), [(60.0, ()), (None, ()), (60.0, (0,)), (60.0, (1,))])
+def test_every_short_story_keeps_the_promises(
+    scope: TimeoutScope, goes_on: bool, timeout_s: float | None, keeping: tuple[int, ...]
+) -> None:
+    limits = Limits(2, timeout_s, scope, continue_on_failure=goes_on, keeping=frozenset(keeping))
     ended = 0
     for run, world, told in stories(limits, 7):
         run.check_invariants()

@@ -25,11 +25,6 @@ class Cell(Protocol):
         ...
 
     @property
-    def cgroup(self) -> str | None:
-        """Absolute directory, for `Containment.create_inside`; None without one."""
-        ...
-
-    @property
     def entry_fds(self) -> Sequence[int]:
         """`cgroup.procs` files to be entered before the first instruction (`SpawnRequest.entry_fds`); they belong to the cell."""
         ...
@@ -83,6 +78,14 @@ class Cell(Protocol):
         """
         ...
 
+    def keep(self) -> None:
+        """Give everything up, and let live what lives in it, also when its place is swept: until `Containment.end_kept`.
+
+        Raises:
+            OSError: that cannot be noted; nothing has changed.
+        """
+        ...
+
     def remove(self) -> None:
         """Give everything up. Safe to repeat; what still lives (unkillable) keeps its directory."""
         ...
@@ -127,7 +130,15 @@ class Containment(Protocol):
         ...
 
     def sweep(self, *parts: str) -> list[Leftover]:
-        """Kill and remove what a dead instance left below the given place; names what it killed."""
+        """Kill and remove what a dead instance left below the given place; names what it killed. What is kept below `hooks` stays."""
+        ...
+
+    def end_kept(self, name: str) -> list[Leftover]:
+        """Kill and remove what cells of that name have kept; names what it killed. Safe to repeat."""
+        ...
+
+    def kept(self) -> list[Leftover]:
+        """What lives of all that is kept."""
         ...
 
     def close(self) -> None:

@@ -30,7 +30,6 @@ _KILL_ROUNDS = 10
 class SessionCell:
     """The descendants of one process."""
 
-    cgroup: str | None = None
     cgroup_fd: int | None = None
     entry_fds: tuple[int, ...] = ()
     wants_subreaper = True
@@ -87,11 +86,18 @@ class SessionCell:
     def wake_fds(self) -> Sequence[tuple[int, int]]:
         return [(fd, select.EPOLLIN) for fd in self._watched.values()]
 
+    def keep(self) -> None:
+        self._close()
+        self._driver.keep(self)
+
     def remove(self) -> None:
+        self._close()
+        self._driver.forget(self)
+
+    def _close(self) -> None:
         for fd in self._watched.values():
             os.close(fd)
         self._watched.clear()
-        self._driver.forget(self)
 
     def _live(self) -> set[int]:
         """Our living processes; dead ones that fell to us are reaped on the way."""
@@ -126,6 +132,8 @@ class SessionContainment:
     def __init__(self) -> None:
         syscalls.set_child_subreaper()
         self._cells: set[SessionCell] = set()
+        self._kept: dict[SessionCell, None] = {}
+        """Cells that are given up: what is in their sessions is nobody's leftover."""
         self._our_session = os.getsid(0)
 
     def create(self, name: str, *, limits: Limits | None = None) -> SessionCell:
@@ -149,8 +157,32 @@ class SessionContainment:
     def close(self) -> None:
         """Nothing to give back."""
 
+    def end_kept(self, name: str) -> list[Leftover]:
+        """Of this instance's keeping: what a dead one kept went to another parent."""
+        ended = []
+        for cell in [cell for cell in self._kept if cell.name == file_name(name)]:
+            ended += cell.members()
+            cell.kill()
+            self.forget(cell)
+        return ended
+
+    def kept(self) -> list[Leftover]:
+        living: list[Leftover] = []
+        for cell in list(self._kept):
+            members = cell.members()
+            if not members:
+                self.forget(cell)
+            living += members
+        return living
+
+    def keep(self, cell: SessionCell) -> None:
+        # Those that have ended meanwhile are forgotten, so that their number stays that of what lives.
+        self.kept()
+        self._kept[cell] = None
+
     def forget(self, cell: SessionCell) -> None:
         self._cells.discard(cell)
+        self._kept.pop(cell, None)
 
     def orphans_of(self, cell: SessionCell) -> list[int]:
         """Children that fell to us and are the cell's: in one of its sessions, or in nobody else's."""
@@ -166,7 +198,8 @@ class SessionContainment:
             number = int(session)
             if number == self._our_session:
                 continue
-            if number in cell.sessions or number not in claimed_elsewhere:
+            # What is kept was known when it was: whatever is new belongs to somebody who is under way.
+            if number in cell.sessions or (cell not in self._kept and number not in claimed_elsewhere):
                 if state in _ENDED_STATES:
                     with contextlib.suppress(ChildProcessError):
                         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)

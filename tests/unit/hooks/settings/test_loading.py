@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from cranehooks.model.gres import NodeDevice
 from cranehooks.model.ids import NodeName
 from cranehooks.model.points import HookPoint, Runner, points_of
 from cranehooks.model.run import HookSettings
@@ -105,13 +104,7 @@ def test_a_full_file(write: Write, tmp_path: Path) -> None:
     assert settings.state_dir == str(tmp_path / "state")
     assert settings.control_address == "unix:/run/crane/private/cranectld.sock"
     assert settings.nodes[NodeName("cn03")] == NodeSettings(
-        NodeName("cn03"),
-        "unix:/run/cn03.sock",
-        4.0,
-        8 << 30,
-        "gpu:a100:2",
-        "127.0.0.1:9000",
-        (NodeDevice("gpu", 0, "a100"), NodeDevice("gpu", 1, "a100")),
+        NodeName("cn03"), "unix:/run/cn03.sock", 4.0, 8 << 30, "gpu:a100:2", "127.0.0.1:9000"
     )
     assert settings.nodes[NodeName("login")].metrics_listen is None
     assert {name: partition.max_time_s for name, partition in settings.partitions.items()} == {
@@ -255,6 +248,15 @@ JobLogHook:
             MINIMAL + "JobLifecycleHook: {ContinueOnFailure: [Prolog]}\n",
             "4:39: ContinueOnFailure: expected true, false, or some of TaskEpilog, CrunEpilog, Epilog, CranectldEpilog, not Prolog",
         ),
+        (
+            MINIMAL + "JobLifecycleHook: {KeepProcesses: TaskProlog}\n",
+            "4:35: KeepProcesses: expected true, or some of CranectldProlog, Prolog, Epilog, CranectldEpilog, not 'TaskProlog': what",
+        ),
+        (
+            MINIMAL + "JobLifecycleHook: {KeepProcesses: {Prolog: ''}}\n",
+            "4:35: KeepProcesses: Prolog: expected paths or globs of its scripts, or true for all of them",
+        ),
+        (MINIMAL + "JobLifecycleHook: {KeepProcesses: {Prolog: 7}}\n", "4:35: KeepProcesses: "),
         (MINIMAL + "JobLifecycleHook: {PrologTimeout: .inf}\n", "4:35: PrologTimeout: "),
         (MINIMAL + "JobLifecycleHook: {PrologTimeout: -1}\n", "4:35: PrologTimeout: must be more than 0, not -1"),
         (MINIMAL + "JobLifecycleHook: {PrologTimeout: '60'}\n", "4:35: PrologTimeout: expected a number, not '60'"),
@@ -364,6 +366,32 @@ JobLifecycleHook:
     # The top of the file gives one cell to the settings as they are, not as an override of the hooks.
     assert settings.profile == overridden(profile, {"EnableSlurmCompatibleEnv": "true"})
     assert TypeAdapter(HookSettings).validate_json(TypeAdapter(HookSettings).dump_json(hooks)) == hooks
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("false", {}),
+        ("'Prolog, PrologCtld'", {HookPoint.PROLOG: (), HookPoint.CRANECTLD_PROLOG: ()}),
+        ("[Epilog]", {HookPoint.EPILOG: ()}),
+        (
+            "{Prolog: 'a.sh, /b/*', Epilog: true, CranectldEpilog: false}",
+            {HookPoint.PROLOG: ("a.sh", "/b/*"), HookPoint.EPILOG: ()},
+        ),
+    ],
+)
+def test_which_hooks_keep_processes(write: Write, tmp_path: Path, text: str, kept: dict[HookPoint, tuple[str, ...]]) -> None:
+    settings = load(write(MINIMAL + f"JobLifecycleHook: {{KeepProcesses: {text}}}\n"))
+    beside = {point: tuple(str(tmp_path / pattern) for pattern in patterns) for point, patterns in kept.items()}
+    assert settings.hook_settings().keep_processes == beside
+    assert (settings.digest == load(write(MINIMAL + "JobLifecycleHook: {}\n")).digest) is not bool(kept)
+
+
+def test_true_keeps_processes_of_every_hook_of_the_daemons(write: Write) -> None:
+    settings = load(write(MINIMAL + "JobLifecycleHook: {KeepProcesses: true}\n"))
+    assert list(settings.hook_settings().keep_processes) == [
+        HookPoint.CRANECTLD_PROLOG, HookPoint.PROLOG, HookPoint.EPILOG, HookPoint.CRANECTLD_EPILOG
+    ]  # fmt: skip
 
 
 def test_slurm_names_can_be_turned_off(write: Write) -> None:

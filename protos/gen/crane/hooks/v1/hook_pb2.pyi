@@ -134,7 +134,7 @@ Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 @_typing.final
 class Leftover(_message.Message):
-    """A process that a script left behind and that was killed."""
+    """A process that a script left behind, and that was killed or kept."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -170,6 +170,7 @@ class ScriptRun(_message.Message):
     OUTPUT_FIELD_NUMBER: _builtins.int
     OUTPUT_BYTES_FIELD_NUMBER: _builtins.int
     LEFTOVERS_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     sha256: _builtins.str
     """Of what was run; empty when it could not be read."""
@@ -184,7 +185,13 @@ class ScriptRun(_message.Message):
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration: ...
     @_builtins.property
-    def leftovers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Leftover]: ...
+    def leftovers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Leftover]:
+        """Killed when the script had ended."""
+
+    @_builtins.property
+    def kept(self) -> _containers.RepeatedCompositeFieldContainer[Global___Leftover]:
+        """Alive: the hook may leave processes behind (KeepProcesses)."""
+
     def __init__(
         self,
         *,
@@ -196,10 +203,11 @@ class ScriptRun(_message.Message):
         output: _builtins.str = ...,
         output_bytes: _builtins.int = ...,
         leftovers: _abc.Iterable[Global___Leftover] | None = ...,
+        kept: _abc.Iterable[Global___Leftover] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "outcome", b"outcome", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "leftovers", b"leftovers", "outcome", b"outcome", "output", b"output", "output_bytes", b"output_bytes", "path", b"path", "sha256", b"sha256", "started_at", b"started_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "kept", b"kept", "leftovers", b"leftovers", "outcome", b"outcome", "output", b"output", "output_bytes", b"output_bytes", "path", b"path", "sha256", b"sha256", "started_at", b"started_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
