@@ -13,8 +13,11 @@ from cranehooks.model.points import CONTRACTS, HookPoint, Phase, PointContract, 
 from cranehooks.profile_cells import CELLS, FIXED
 from cranehooks.profiles import IMPLIED_FLAGS, INCOMPATIBLE_FLAGS, OVERRIDES, PROFILES, UNSUPPORTED_FLAGS, PrologFlag
 from cranehooks.settings import ClusterSettings, json_schema
+from cranehooks.settings.devices import GresSection
 from cranehooks.settings.document import OLDER_HOOK_KEYS, OLDER_TOP_KEYS
-from cranehooks.settings.schema import HookSection, MetricsSection, NodeGroup, PartitionSection, SchedulerSection, Section
+from cranehooks.settings.limits import JobLimitsSection
+from cranehooks.settings.schema import HookSection, MetricsSection, NodeGroup, PartitionSection, SchedulerSection
+from cranehooks.settings.section import Section
 
 DOCS = Path(__file__).resolve().parent
 _NOTICE = "<!-- Written by docs/generate.py from the code. -->"
@@ -178,9 +181,11 @@ def configuration() -> str:
     lines += _section("Top of the file", ClusterSettings, OLDER_TOP_KEYS)
     for title, section, older in (
         ("`Nodes`: a list of", NodeGroup, {}),
+        ("`Nodes`: `gres`, as a list of", GresSection, {}),
         ("`Partitions`: a list of", PartitionSection, {}),
         ("`Scheduler`", SchedulerSection, {}),
         ("`MetricsListen`", MetricsSection, {}),
+        ("`JobLimits`", JobLimitsSection, {}),
         ("`JobLifecycleHook`", HookSection, OLDER_HOOK_KEYS),
     ):
         lines += _section(title, section, older)
@@ -190,7 +195,7 @@ def configuration() -> str:
 def _section(title: str, section: type[Section], older: Mapping[str, str]) -> Iterator[str]:
     yield f"## {title}"
     yield ""
-    if section is HookSection:
+    if section in (HookSection, JobLimitsSection):
         yield from (*(section.__doc__ or "").replace("\n    ", "\n").strip().splitlines(), "")
     for name, field in section.model_fields.items():
         key = field.alias or name

@@ -32,7 +32,8 @@ from craned.steps.driver import Steps
 from craned.steps.files import StepFiles
 from craned.steps.supervisor_client import Forked, Gone
 from craned.steps.supervisors import Nonces, SupervisorParent, supervisor_handler
-from cranehooks.execution.containment.cgroup2 import CgroupContainment, own_directory
+from cranehooks.execution.containment.cells import Containment
+from cranehooks.execution.containment.detect import NONE, detect
 from cranehooks.execution.spawner_client import SpawnerClient
 from cranehooks.journal import Journal, JournalError, Reading
 from cranehooks.model.ids import AttemptKey
@@ -253,9 +254,8 @@ def _unreleased(memory: Memory) -> list[AttemptKey]:
     return [key for key, remembered in memory.attempts.items() if remembered.state.phase is not Phase.RELEASED]
 
 
-def _sweeper(driver: str, instance: str) -> CgroupContainment | None:
-    directory = own_directory()
-    return CgroupContainment(directory, instance) if driver == "cgroup2" and directory is not None else None
+def _sweeper(driver: str, instance: str) -> Containment | None:
+    return None if driver == NONE else detect(driver, instance, is_shown=True)[0]
 
 
 def _prepared(address: str) -> str:

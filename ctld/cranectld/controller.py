@@ -74,7 +74,7 @@ ENDED_JOBS_KEPT = 2_000
 REQUESTS_REMEMBERED = 100_000
 """Submissions whose repeat is recognised; a client does not repeat one after so many others."""
 
-NODE_POINTS = (HookPoint.PROLOG, HookPoint.EPILOG)
+DRAINING_POINTS = (HookPoint.PROLOG, HookPoint.EPILOG, HookPoint.CRANECTLD_EPILOG)
 
 
 class Controller:
@@ -160,7 +160,7 @@ class Controller:
             run = lost_ctld_run(job, point, self.clock.now())
             self.metrics.runs.observe(run)
             self.record_run(run)
-            self.apply(job.job_id, CtldHookEnded(self.clock.now(), job.attempt, run))
+            self._ctld_hook_ended(job, run)
 
     @staticmethod
     def _lost_ctld_hooks(job: Job) -> list[HookPoint]:
@@ -354,7 +354,17 @@ class Controller:
         await self.store.flushed_or_retrying()
         run = await self._ctld_hooks.run(job, self.job_on_node(job, job.nodes[0]), point)
         self.record_run(run)
-        self.apply(job.job_id, CtldHookEnded(self.clock.now(), job.attempt, run))
+        self._ctld_hook_ended(job, run)
+
+    def _ctld_hook_ended(self, job: Job, run: HookRun) -> None:
+        undrained: set[NodeName] = set()
+        script = ""
+        if machine.verdict(job, run).drain:
+            for node in job.nodes:
+                if spared_by := self.fleet.charge(run, node):
+                    undrained.add(node)
+                    script = spared_by
+        self.apply(job.job_id, CtldHookEnded(self.clock.now(), job.attempt, run, frozenset(undrained), script))
 
     def _start_timer(self, job: Job, after_s: float) -> None:
         def reached() -> None:
@@ -373,7 +383,8 @@ class Controller:
 
     def charge(self, run: HookRun, job: Job) -> str:
         """Charges a failing node hook to its script's drain budget. Returns the script's name when the budget is used up."""
-        return self.fleet.charge(run) if machine.verdict(job, run).drain else ""
+        node = run.key.node
+        return self.fleet.charge(run, node) if node is not None and machine.verdict(job, run).drain else ""
 
     # Scheduling
 
@@ -410,7 +421,7 @@ class Controller:
         tripped = self.fleet.budget.tripped()
         if not tripped:
             return
-        patterns = [pattern for point in NODE_POINTS for pattern in self._hooks().patterns.get(point, ())]
+        patterns = [pattern for point in DRAINING_POINTS for pattern in self._hooks().patterns.get(point, ())]
         for breaker in tripped:
             if not any(fnmatchcase(breaker.script, pattern) for pattern in patterns):
                 continue

@@ -36,7 +36,7 @@ class Verdict:
     """What follows from one run. The parts are independent: a drained node does not by itself end a job."""
 
     drain: bool = False
-    """The node where it ran takes no further work."""
+    """The node where it ran takes no further work; after a controller's hook, no node of the attempt."""
     reason: str = ""
     """Of the drain."""
     job: JobAction = JobAction.CONTINUE
@@ -146,8 +146,10 @@ def decide_outcome(
         case HookPoint.STEP_TASK_EPILOG:
             # A user's own script: what it says of the node is not believed.
             return Verdict(drain=_survives(outcome), failed=True)
-        case HookPoint.CRUN_EPILOG | HookPoint.CRANECTLD_EPILOG:
-            return Verdict(failed=True)
+        case HookPoint.CRUN_EPILOG:
+            return Verdict(step=profile.crun_epilog_failure, failed=True)
+        case HookPoint.CRANECTLD_EPILOG:
+            return Verdict(drain=profile.cranectld_epilog_failure is EpilogFailure.DRAIN, failed=True)
 
 
 def lost_node_action(kind: JobKind, *, requeue_allowed: bool) -> JobAction:

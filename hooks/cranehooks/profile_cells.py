@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from cranehooks.profiles import DEFAULT_PROFILE, OVERRIDES, JobAction, JobFailure, Profile
+from cranehooks.profiles import DEFAULT_PROFILE, OVERRIDES, EpilogFailure, JobAction, JobFailure, Profile, StepAction
 
 _FIRST_GUIDE = "CraneSched Prolog/Epilog guide, first edition"
 _GUIDE = "CraneSched Prolog/Epilog guide, current edition"
@@ -113,6 +113,18 @@ CELLS: tuple[ProfileCell, ...] = (
         _sources(_FIRST_GUIDE, _GUIDE, _SLURM_GUIDE, "as slurm"),
     ),
     ProfileCell(
+        "cranectld_epilog_failure",
+        "CranectldEpilog fails",
+        lambda profile: "all nodes of the job drained" if profile.cranectld_epilog_failure is EpilogFailure.DRAIN else "logged",
+        _sources(_FIRST_GUIDE, _GUIDE, _SLURM_GUIDE, "as slurm"),
+    ),
+    ProfileCell(
+        "crun_epilog_failure",
+        "CrunEpilog fails",
+        lambda profile: "crun exits with 1" if profile.crun_epilog_failure is StepAction.FAIL else "logged",
+        _sources(_FIRST_GUIDE, f"{_GUIDE}; {_CRANE_CODE} sets crun's exit code", _SLURM_GUIDE, "as slurm"),
+    ),
+    ProfileCell(
         "cancel_during_prolog",
         "cancel while Prolog runs",
         lambda profile: profile.cancel_during_prolog.value,
@@ -211,8 +223,7 @@ CELLS: tuple[ProfileCell, ...] = (
 
 
 FIXED = (
-    "Before its job is requeued, cancelled or failed, the node of a failing Prolog is drained. A failing CrunEpilog, --task-epilog or"
-    " CranectldEpilog is logged."
+    "Before its job is requeued, cancelled or failed, the node of a failing Prolog is drained. A failing --task-epilog is logged."
 )
 """What no setting changes."""
 

@@ -86,12 +86,12 @@ class JobAction(Enum):
 
 
 class StepAction(Enum):
-    """What happens to a step because of its CrunProlog. It is never sent to a node unless it continues."""
+    """What happens to a step because of its CrunProlog: it is never sent to a node unless it continues. And what CrunEpilog does."""
 
     CONTINUE = "continue"
     CANCEL = "cancel"
     FAIL = "fail"
-    """crun reports a failure and nothing was sent."""
+    """crun reports a failure; after CrunProlog nothing was sent."""
 
 
 class TaskAction(Enum):
@@ -142,6 +142,10 @@ class Profile:
     cancel_during_prolog: CancelDuringProlog = CancelDuringProlog.STOPS
     epilog_failure: EpilogFailure = EpilogFailure.DRAIN
     task_epilog_failure: EpilogFailure = EpilogFailure.LOG
+    cranectld_epilog_failure: EpilogFailure = EpilogFailure.LOG
+    """What it does to all nodes of the attempt."""
+    crun_epilog_failure: StepAction = StepAction.CONTINUE
+    """What it does to crun's exit code; the step has ended."""
     slurm_environment: bool = False
     """Whether hooks and tasks always get the SLURM_* twins of their variables."""
     notes: tuple[str, ...] = ()
@@ -333,6 +337,8 @@ OVERRIDES: dict[str, Override] = {
     "OnCrunPrologFailure": Override("crun_prolog_failure", {"cancel": StepAction.CANCEL, "fail": StepAction.FAIL}),
     "OnEpilogFailure": Override("epilog_failure", {"drain": EpilogFailure.DRAIN, "log": EpilogFailure.LOG}),
     "OnTaskEpilogFailure": Override("task_epilog_failure", {"drain": EpilogFailure.DRAIN, "log": EpilogFailure.LOG}),
+    "OnCranectldEpilogFailure": Override("cranectld_epilog_failure", {"drain": EpilogFailure.DRAIN, "log": EpilogFailure.LOG}),
+    "OnCrunEpilogFailure": Override("crun_epilog_failure", {"fail": StepAction.FAIL, "log": StepAction.CONTINUE}),
     "CancelDuringProlog": Override(
         "cancel_during_prolog", {"stop": CancelDuringProlog.STOPS, "await": CancelDuringProlog.AWAITS}
     ),

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from cranehooks.execution.containment.cells import Cell, Containment
-from cranehooks.execution.containment.cgroup2 import CgroupCell, CgroupContainment, make_directory, own_directory
-from cranehooks.execution.containment.detect import CGROUP2, detect
+from cranehooks.execution.containment.detect import AUTO, detect
 from cranehooks.execution.process import OWNED_PIDS
 from cranehooks.model.ids import TaskId
 from cranehooks.model.run import Leftover
@@ -22,10 +21,9 @@ _KILL_AGAIN_S: Final = 0.2
 class StepCells:
     """The containment of a step: a cell per task, within one for the step where the driver nests them."""
 
-    def __init__(self, containment: Containment, step_cell: Cell, step_cgroup: str | None) -> None:
+    def __init__(self, containment: Containment, step_cell: Cell) -> None:
         self.containment = containment
         self._step_cell = step_cell
-        self._step_cgroup = step_cgroup
 
     @classmethod
     def open(cls, bootstrap: Bootstrap) -> "StepCells":
@@ -35,16 +33,14 @@ class StepCells:
             OSError: the driver does not let us.
             ContainmentUnavailableError: the driver that is asked for does not work here.
         """
-        containment = _containment(bootstrap)
-        if isinstance(containment, CgroupContainment):
-            directory = containment.root / bootstrap.cgroup_root
-            # craned may have made it, with the job's limits.
-            make_directory(directory)
-            return cls(containment, CgroupCell(directory), str(directory))
-        cell = containment.create("step")
+        driver = bootstrap.containment
+        # craned names the one it has found to work.
+        containment, _ = detect(driver, bootstrap.cgroup_instance, is_shown=driver != AUTO)
+        # craned may have made it, with the job's limits.
+        cell = containment.create_at(*bootstrap.cgroup_root.split("/"))
         # It has no first process: it stands for whatever falls to us and is no task's.
         cell.leader_exited()
-        return cls(containment, cell, None)
+        return cls(containment, cell)
 
     def task_cell(self, task_id: TaskId) -> Cell:
         """A new cell for a task.
@@ -53,23 +49,15 @@ class StepCells:
             OSError: it cannot be made.
         """
         name = f"task_{task_id}"
-        if self._step_cgroup is None:
+        if self._step_cell.cgroup is None:
             return self.containment.create(name)
-        return self.containment.create_inside(self._step_cgroup, name)
+        return self.containment.create_inside(self._step_cell.cgroup, name)
 
     async def clean_up(self, patience_s: float) -> tuple[str, ...]:
         """Kill what lives in the step and remove its cell; the processes that survive, as `pid command`."""
         survivors = await end_all(self._step_cell, patience_s)
         self._step_cell.remove()
         return tuple(f"{survivor.pid} {survivor.command}" for survivor in survivors)
-
-
-def _containment(bootstrap: Bootstrap) -> Containment:
-    if bootstrap.containment == CGROUP2 and (base := own_directory()) is not None:
-        # craned has shown that it works here.
-        return CgroupContainment(base, bootstrap.cgroup_instance)
-    containment, _ = detect(bootstrap.containment, bootstrap.cgroup_instance)
-    return containment
 
 
 async def emptied(cell: Cell) -> None:

@@ -185,7 +185,7 @@ class TaskRun:
             unkillable_after_s=bootstrap.unkillable_after_s,
             output_limit_bytes=bootstrap.output_limit_bytes or _DEFAULT_OUTPUT_LIMIT_BYTES,
             trusted_owner=hook.trusted_owner,
-            cgroup=self._cell.name if self._cell.cgroup_fd is not None else None,
+            cgroup=self._cell.cgroup,
             notes=hook.notes,
         )
 

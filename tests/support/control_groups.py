@@ -1,21 +1,21 @@
 """Control groups that daemons under test leave: on purpose, for jobs outlive their craned, or because a test failed."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cranehooks.execution.containment.cgroup2 import CgroupContainment, own_directory
+from cranehooks.execution.containment import sweeping
+from cranehooks.execution.containment.hierarchies import Hierarchies
 
 
 @contextmanager
 def removed_control_groups(instance: str) -> Iterator[Path | None]:
-    """Yields the directory of an instance, None without control groups; what lives there at the end is killed and removed."""
-    own = own_directory()
-    tree = None if own is None else own / "crane" / instance
+    """Yields the version 2 directory of an instance, None without; what lives there at the end, or in version 1, is killed and removed."""
+    here = Hierarchies.of_this_process()
     try:
-        yield tree
+        yield None if here.unified is None else here.unified / "crane" / instance
     finally:
-        if own is not None and tree is not None and tree.exists():
-            containment = CgroupContainment(own, instance)
-            containment.sweep()
-            containment.close()
+        sweeping.sweep(here.places(instance))
+        for base in here.bases():
+            with suppress(OSError):
+                (base / "crane").rmdir()

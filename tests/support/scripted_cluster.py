@@ -17,7 +17,7 @@ from cranecli.hookctl.local_cluster import LocalCluster
 from cranecli.hookctl.local_config import LocalConfig, LocalNode
 from cranecli.hookctl.warden import descendants
 from cranecli.render.records import JobRecord, NodeRecord, job_record, node_record, objects
-from cranehooks.execution.containment.cgroup2 import own_directory
+from cranehooks.execution.containment.hierarchies import of_instances
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookRun
 from tests.support.eventually import eventually
@@ -377,8 +377,7 @@ class ScriptedCluster:
         return set().union(*({daemon.pid} | descendants(daemon.pid) for daemon in self.cluster.daemons.values()))
 
     def _cgroups(self) -> list[Path]:
-        own = own_directory()
-        return [] if own is None else list((own / "crane").glob(f"{self.cluster._cluster_name}.*/**"))
+        return list(of_instances(f"{self.cluster._cluster_name}.*/**"))
 
     def _prepare_directories(self) -> None:
         for path in (self.directory, self.hooks, self.bin, self.directory / "plans", self.work):

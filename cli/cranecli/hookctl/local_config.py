@@ -14,8 +14,10 @@ import yaml
 
 from cranecli.hookctl.failure import CommandError, ExitCode
 from cranehooks.execution.scripts import problem_of
+from cranehooks.model.gres import NodeDevice
 from cranehooks.model.points import CONTRACTS, Runner
 from cranehooks.settings import ClusterSettings, load
+from cranehooks.settings.cluster import NodeSettings
 from cranehooks.settings.document import OLDER_HOOK_KEYS
 from cranekit.yaml_lines import SettingsError
 
@@ -42,6 +44,8 @@ class LocalNode:
     cpus: float = _CPUS
     memory_bytes: int = _MEMORY_BYTES
     gres: str = ""
+    devices: tuple[NodeDevice, ...] = ()
+    """With their files; empty where `gres` says all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,7 @@ def site_config(path: Path, nodes: int | None) -> LocalConfig:
         if (kept := tuple(name for name in partition.nodes if name in names))
     )
     return LocalConfig(
-        nodes=tuple(LocalNode(node.name, node.cpus, node.memory_bytes, node.gres) for node in chosen),
+        nodes=tuple(_local_node(node) for node in chosen),
         document=_kept(path, settings),
         partitions=partitions,
         site_name=settings.cluster_name,
@@ -212,9 +216,19 @@ def _absolute(patterns: Iterable[str], directory: Path) -> list[str]:
 
 def _node_entry(node: LocalNode, address: str) -> Document:
     entry: Document = {"name": node.name, "address": address, "cpu": node.cpus, "memory": node.memory_bytes}
-    if node.gres:
+    if node.devices:
+        entry["gres"] = [
+            {"name": device.name, "type": device.type} | ({"files": [list(device.files)]} if device.files else {})
+            for device in node.devices
+        ]
+    elif node.gres:
         entry["gres"] = node.gres
     return entry
+
+
+def _local_node(node: NodeSettings) -> LocalNode:
+    has_files = any(device.files for device in node.devices)
+    return LocalNode(node.name, node.cpus, node.memory_bytes, node.gres, node.devices if has_files else ())
 
 
 def _partition_entry(partition: LocalPartition) -> Document:

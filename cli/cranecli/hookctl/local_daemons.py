@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cranecli.hookctl.local_config import CONTROLLER, LOGIN
-from cranehooks.execution.containment.cgroup2 import own_directory
+from cranehooks.execution.containment.hierarchies import of_instances
 
 Ready = Mapping[str, Any]  # JSON: what a daemon wrote when it served
 
@@ -65,10 +65,9 @@ def interrupts_ignored() -> Iterator[None]:
 
 def remove_cgroups(cluster_name: str) -> None:
     """Removes the cgroups that killed daemons could not: empty ones, once the cluster's processes are gone."""
-    own = own_directory()
-    if own is None or not cluster_name:
+    if not cluster_name:
         return
-    for root in (own / "crane").glob(f"{cluster_name}.*"):
+    for root in of_instances(f"{cluster_name}.*"):
         for directory in sorted((path for path in root.rglob("*") if path.is_dir()), reverse=True):
             _remove_cgroup(directory)
         _remove_cgroup(root)

@@ -8,7 +8,7 @@ from cranecli.render.style import Style, Tone
 from cranecli.render.table import Cell, Column, table
 from cranecli.render.words import wrapped
 from cranehooks.model.job import JobKind
-from cranehooks.model.points import CONTRACTS
+from cranehooks.model.points import CONTRACTS, HookPoint
 from cranehooks.policy import Verdict
 from cranehooks.profiles import JobAction, StepAction, TaskAction
 
@@ -38,7 +38,7 @@ def plan_lines(plan: JobPlan, style: Style, width: int | None = None) -> Iterato
         return
     columns = [Column("POINT"), Column("WHERE"), Column("AS"), Column("TIMEOUT"), Column("A FAILURE")]
     rows: list[list[Cell | str]] = [
-        [point.report.point.value, point.where, point.runs_as, _timeout(point), failure_words(point.verdict)]
+        [point.report.point.value, point.where, point.runs_as, _timeout(point), failure_words(point.report.point, point.verdict)]
         for point in plan.points
     ]
     yield from table(columns, rows, style, width)
@@ -88,12 +88,14 @@ def plan_document(plan: JobPlan) -> dict[str, Any]:  # the values of a JSON obje
     }
 
 
-def failure_words(verdict: Verdict) -> str:
+def failure_words(point: HookPoint, verdict: Verdict) -> str:
     """What a failing script does: `node drained, job requeued`; `logged` where it does nothing."""
+    drained = "all nodes of the job drained" if point is HookPoint.CRANECTLD_EPILOG else "node drained"
+    is_over = point is HookPoint.CRUN_EPILOG and verdict.step is StepAction.FAIL
     parts = [
-        "node drained" if verdict.drain else "",
+        drained if verdict.drain else "",
         _JOB.get(verdict.job, ""),
-        _STEP.get(verdict.step, ""),
+        "crun exits with 1" if is_over else _STEP.get(verdict.step, ""),
         _TASK.get(verdict.task, ""),
     ]
     return ", ".join(part for part in parts if part) or "logged"

@@ -167,7 +167,7 @@ class LaunchHook:
 
     @property
     def fails_step(self) -> bool:
-        """Whether its failure is the step's own by the cluster's rules; otherwise the step is cancelled."""
+        """Whether its failure is the step's own by the cluster's rules. Otherwise CrunProlog cancels it, and CrunEpilog changes nothing."""
         if self.record is None:
             return False
         verdict = decide_outcome(self.point, self.record.outcome, kind=JobKind.RUN, requeue_allowed=False, profile=self._profile)

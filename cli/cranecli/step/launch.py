@@ -137,8 +137,7 @@ class Launch:
             if session.cancel_reason:
                 ending["cancel_reason"] = session.cancel_reason
             talk.tell("CompleteAllocation", ending)
-        self._run_epilog(created, code, step_name)
-        return code
+        return self._run_epilog(created, code, step_name)
 
     # ---- hooks
 
@@ -154,14 +153,18 @@ class Launch:
         if hook.failure:
             raise HookFailedError(hook.failure, step_name, fails_step=hook.fails_step)
 
-    def _run_epilog(self, created: Body, code: int, step_name: str) -> None:
+    def _run_epilog(self, created: Body, code: int, step_name: str) -> int:
+        """Returns crun's exit code: the step's, unless that is a success and the cluster's rules have the hook's failure count."""
         hook = self._start_hook(created, self._options.epilog, exit_status_of(code))
         if hook is None:
-            return
+            return code
         self._await_hook(hook)
         self._record(hook)
         if hook.failure:
-            self._talk.status.say(f"warning: step {step_name}: {hook.failure}")
+            counts = hook.fails_step
+            self._talk.status.say(f"{'error' if counts else 'warning'}: step {step_name}: {hook.failure}")
+            return code or (exits.FAILED if counts else 0)
+        return code
 
     def _start_hook(self, created: Body, own_script: str | None, epilog_exit: Body | None) -> LaunchHook | None:
         """The hook, started; None when there is none. `epilog_exit`: how the step ended, for the epilog."""

@@ -22,9 +22,13 @@ class Allocated:
 
 @dataclass(frozen=True, slots=True)
 class CtldHookEnded:
+    """A hook of the controller's ended. `undrained`: nodes that the drain budget of `over_budget`, the failed script, leaves in service."""
+
     at: float
     attempt: Attempt
     run: HookRun
+    undrained: frozenset[NodeName] = frozenset()
+    over_budget: str = ""
 
 
 @dataclass(frozen=True, slots=True)

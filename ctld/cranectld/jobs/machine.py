@@ -204,8 +204,9 @@ def _ctld_hook_ended(job: Job, event: CtldHookEnded, requeue: RequeuePolicy) -> 
     if run.key.point is HookPoint.CRANECTLD_EPILOG:
         if job.ctld_epilog is not HookProgress.RUNNING:
             return job, []
-        job = replace(job, ctld_epilog=HookProgress.DONE)
-        return _finish_if_done(job, event.at, requeue)
+        effects = _drained_by_controller(job, event)
+        job, more = _finish_if_done(replace(job, ctld_epilog=HookProgress.DONE), event.at, requeue)
+        return job, effects + more
     if job.ctld_prolog is not HookProgress.RUNNING:
         return job, []
     job = replace(job, ctld_prolog=HookProgress.DONE)
@@ -215,6 +216,19 @@ def _ctld_hook_ended(job: Job, event: CtldHookEnded, requeue: RequeuePolicy) -> 
     if run.outcome.ok:
         return _configure_nodes(job, event.at)
     return _complete(job, _ending(job, verdict(job, run), _failure_text(run), requeue), event.at, requeue)
+
+
+def _drained_by_controller(job: Job, event: CtldHookEnded) -> list[Effect]:
+    """Where the site wants it, a failing CranectldEpilog drains all nodes of the attempt."""
+    effects: list[Effect] = []
+    if verdict(job, event.run).drain:
+        for node in job.nodes:
+            effects += [_spared(node, event.over_budget)] if node in event.undrained else _drain(node, event.run)
+    return effects
+
+
+def _spared(node: NodeName, script: str) -> Record:
+    return Record("breaker", f"{node} is not drained: the drain budget of {script} is used up", node)
 
 
 def _prolog_ended(job: Job, event: PrologEnded, requeue: RequeuePolicy) -> Result:
@@ -233,7 +247,7 @@ def _prolog_ended(job: Job, event: PrologEnded, requeue: RequeuePolicy) -> Resul
     decided = verdict(job, run)
     effects: list[Effect] = []
     if decided.drain and event.over_budget:
-        effects.append(Record("breaker", f"{node} is not drained: the drain budget of {event.over_budget} is used up", node))
+        effects.append(_spared(node, event.over_budget))
         decided = replace(decided, job=JobAction.REQUEUE_HELD if job.spec.kind is JobKind.BATCH else decided.job)
     elif decided.drain:
         effects += _drain(node, run)
@@ -339,7 +353,7 @@ def _node_released(job: Job, event: NodeReleased, requeue: RequeuePolicy) -> Res
     if event.epilog is not None and not event.epilog.outcome.ok:
         decided = verdict(job, event.epilog)
         if decided.drain and event.over_budget:
-            effects.append(Record("breaker", f"{node} is not drained: the drain budget of {event.over_budget} is used up", node))
+            effects.append(_spared(node, event.over_budget))
         elif decided.drain:
             effects += _drain(node, event.epilog)
     job = replace(job, progress={**job.progress, node: NodeProgress.RELEASED})

@@ -125,11 +125,8 @@ class Fleet:
         self.put(changed, "resumed")
         return True
 
-    def charge(self, run: HookRun) -> str:
-        """Charges a run for which its node is to be drained to its script. Returns the script's name when its budget is used up."""
-        node = run.key.node
-        if node is None:
-            return ""
+    def charge(self, run: HookRun, node: NodeName) -> str:
+        """Charges the drain of a node to the script whose failure asks for it. Returns the script's name when its budget is used up."""
         script = run.failed_script
         path = script.path if script is not None else run.key.point.value
         digest = script.sha256 if script is not None and script.sha256 else f"path:{path}"

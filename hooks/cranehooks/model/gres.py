@@ -1,7 +1,7 @@
 """Generic resources: what a node offers, what is asked for, and which devices a job holds. Counts are texts, `gpu:a100:2,nic:1`."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 GPU = "gpu"
@@ -34,6 +34,18 @@ class HeldDevices:
     """Places among the node's devices of that name, from 0, in the order of its configuration."""
 
 
+@dataclass(frozen=True, slots=True)
+class NodeDevice:
+    """One device of a node."""
+
+    name: str
+    index: int
+    """Its place among the node's devices of that name, from 0."""
+    type: str = ""
+    files: tuple[str, ...] = ()
+    """Those that only who holds the device may open."""
+
+
 def parse_gres(text: str) -> tuple[GresCount, ...]:
     """The entries of `name[:type][:count],…`; a missing count is 1, entries of equal name and type are added up.
 
@@ -41,6 +53,13 @@ def parse_gres(text: str) -> tuple[GresCount, ...]:
         ValueError: an entry is something else; the message says what was expected.
     """
     counts: dict[tuple[str, str], int] = {}
+    for entry in _entries(text):
+        key = entry.name, entry.type
+        counts[key] = counts.get(key, 0) + entry.count
+    return tuple(GresCount(name, kind, count) for (name, kind), count in counts.items())
+
+
+def _entries(text: str) -> Iterator[GresCount]:
     for entry in filter(None, (part.strip() for part in text.split(","))):
         fields = entry.split(":")
         count = 1
@@ -50,9 +69,7 @@ def parse_gres(text: str) -> tuple[GresCount, ...]:
             raise ValueError(f"gres {entry!r}: expected name[:type][:count]")
         if not 1 <= count <= MAX_COUNT:
             raise ValueError(f"gres {entry!r}: expected a count from 1 to {MAX_COUNT}")
-        key = fields[0], fields[1] if len(fields) == 2 else ""
-        counts[key] = counts.get(key, 0) + count
-    return tuple(GresCount(name, kind, count) for (name, kind), count in counts.items())
+        yield GresCount(fields[0], fields[1] if len(fields) == 2 else "", count)
 
 
 def gres_text(counts: Iterable[GresCount]) -> str:
@@ -63,7 +80,7 @@ def gres_text(counts: Iterable[GresCount]) -> str:
 def device_types(offered: str) -> dict[str, tuple[str, ...]]:
     """The type of each device of a node, by name and in order: `gpu:a100:1,gpu:v100:2` has three of the name gpu."""
     types: dict[str, tuple[str, ...]] = {}
-    for entry in parse_gres(offered):
+    for entry in _entries(offered):
         types[entry.name] = types.get(entry.name, ()) + (entry.type,) * entry.count
     return types
 

@@ -9,11 +9,14 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PrivateAttr, WithJsonSchema
 
+from cranehooks.model.gres import NodeDevice
 from cranehooks.model.ids import NodeName
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookSettings
 from cranehooks.profiles import DEFAULT_PROFILE, PROFILES, Profile, overridden, profile_named, with_implied
+from cranehooks.settings.devices import counts_of, devices_of
 from cranehooks.settings.document import OLDER_HOOK_KEYS, OLDER_TOP_KEYS, ConfigDocument
+from cranehooks.settings.limits import JobLimitsSection
 from cranehooks.settings.schema import (
     Containment,
     HookSection,
@@ -22,10 +25,10 @@ from cranehooks.settings.schema import (
     NodeGroup,
     PartitionSection,
     SchedulerSection,
-    Section,
     parse_profile,
     word_parser,
 )
+from cranehooks.settings.section import Section
 from cranehooks.settings.timeouts import timeouts_of
 from cranehooks.settings.values import DEFAULT_CONFIG_DIR, Address, ConfigPath, Names, ScriptLimit, Seconds
 from cranekit import hostlist
@@ -50,8 +53,11 @@ class NodeSettings:
     cpus: float
     memory_bytes: int
     gres: str
+    """Counts: `gpu:a100:4,nic:1`."""
     metrics_listen: str | None
     """None: no metrics are served."""
+    devices: tuple[NodeDevice, ...] = ()
+    """What `gres` counts, one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +132,8 @@ class ClusterSettings(Section):
     """Whether jobs may run as uid 0. Default false."""
     administrators: Names = ("root",)
     """Users who may drain, resume, release and cancel for others: names or uids. Default root."""
+    job_limits: JobLimitsSection = JobLimitsSection()
+    """What of a job's request is enforced on its nodes."""
     metrics_listen: MetricsSection = MetricsSection()
     """Where Prometheus metrics are served."""
     enable_reflection: bool = False
@@ -139,8 +147,9 @@ class ClusterSettings(Section):
     containment: Annotated[
         Containment, BeforeValidator(word_parser(Containment)), WithJsonSchema({"enum": [driver.value for driver in Containment]})
     ] = Containment.AUTO
-    """How processes of hooks and jobs are held together: `cgroup2`, `none` (session and child subreaper, for users without delegated
-    cgroups), or `auto`: cgroup2 where it works. Default auto."""
+    """How processes of hooks and jobs are held together: `cgroup2` (version 2 control groups), `hybrid` (killed by version 2, limited by
+    version 1 controllers), `cgroup1` (version 1 alone), `none` (session and child subreaper, for users without delegated cgroups), or
+    `auto`: hybrid where version 1 controllers may be used beside version 2, else cgroup2, cgroup1, none. Default auto."""
     profile_name: Annotated[
         str, Field(alias="Profile"), BeforeValidator(parse_profile), WithJsonSchema({"enum": list(PROFILES)})
     ] = DEFAULT_PROFILE
@@ -183,7 +192,8 @@ class ClusterSettings(Section):
                     address=group.address.replace("{name}", name),
                     cpus=group.cpu,
                     memory_bytes=group.memory,
-                    gres=group.gres,
+                    gres=counts_of(group.gres),
+                    devices=devices_of(group.gres),
                     metrics_listen=group.metrics if "metrics" in group.model_fields_set else self.metrics_listen.craned,
                 )
                 for name in hostlist.expand(group.name)

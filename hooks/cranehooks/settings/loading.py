@@ -11,8 +11,11 @@ from pydantic_core import ErrorDetails
 from cranehooks.settings import document
 from cranehooks.settings.cluster import ClusterSettings
 from cranehooks.settings.consistency import findings_of
+from cranehooks.settings.devices import GresSection
 from cranehooks.settings.document import HOOK_SECTION, OLDER_HOOK_KEYS, OLDER_TOP_KEYS, Finding
-from cranehooks.settings.schema import HookSection, MetricsSection, NodeGroup, PartitionSection, SchedulerSection, Section
+from cranehooks.settings.limits import JobLimitsSection
+from cranehooks.settings.schema import HookSection, MetricsSection, NodeGroup, PartitionSection, SchedulerSection
+from cranehooks.settings.section import Section
 from cranehooks.settings.values import CONFIG_DIR_CONTEXT, shown
 from cranekit.yaml_lines import KeyPath, SettingsError
 
@@ -21,6 +24,7 @@ _SECTIONS: Mapping[str, type[Section]] = {
     "Partitions": PartitionSection,
     "Scheduler": SchedulerSection,
     "MetricsListen": MetricsSection,
+    "JobLimits": JobLimitsSection,
     HOOK_SECTION: HookSection,
 }
 _OLDER_KEYS: Mapping[type[Section], Mapping[str, str]] = {ClusterSettings: OLDER_TOP_KEYS, HookSection: OLDER_HOOK_KEYS}
@@ -97,6 +101,8 @@ def _label(path: Sequence[str | int]) -> str:
 
 def _unknown_key(path: KeyPath) -> str:
     section = _SECTIONS.get(str(path[0]), ClusterSettings) if len(path) > 1 else ClusterSettings
+    if len(path) > 3 and path[0] == "Nodes" and path[2] == "gres":
+        section = GresSection
     wrong = str(path[-1])
     if section is not ClusterSettings and wrong in _keys_of(ClusterSettings):
         return f"unknown key {wrong}: its place is at the top of the file"

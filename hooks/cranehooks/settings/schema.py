@@ -4,16 +4,16 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
-from pydantic.alias_generators import to_pascal
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 from cranehooks.model.points import CONTRACTS, HookPoint, Phase
 from cranehooks.profiles import OVERRIDES, PROFILES, PrologFlag
+from cranehooks.settings.devices import GresEntries
 from cranehooks.settings.keeping import KeepProcesses
+from cranehooks.settings.section import Section
 from cranehooks.settings.timeouts import HookTimeouts
 from cranehooks.settings.values import (
     Address,
-    Gres,
     Listen,
     Patterns,
     Seconds,
@@ -42,6 +42,8 @@ class Containment(Enum):
 
     AUTO = "auto"
     CGROUP2 = "cgroup2"
+    HYBRID = "hybrid"
+    CGROUP1 = "cgroup1"
     NONE = "none"
 
 
@@ -132,20 +134,6 @@ def _override_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-class Section(BaseModel):
-    """A mapping of the file: strict types, no key unknown, never changed after loading."""
-
-    model_config = ConfigDict(  # type: ignore[pydantic-alias]  # made by validation only, never by keyword arguments
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        use_attribute_docstrings=True,
-        alias_generator=to_pascal,
-        populate_by_name=False,
-        hide_input_in_errors=True,
-    )
-
-
 class NodeGroup(Section):
     """One entry of `Nodes`: nodes that are alike."""
 
@@ -160,8 +148,9 @@ class NodeGroup(Section):
     """CPUs of each node that jobs may use. Default 1."""
     memory: Size = 1 << 30
     """Memory of each node that jobs may use: bytes, or with K, M, G, T (powers of 1024). Default 1G."""
-    gres: Gres = ""
-    """Devices of each node: `gpu:4`, or `gpu:a100:4,nic:1`. Default none."""
+    gres: GresEntries = ()
+    """Devices of each node: counts, `gpu:4` or `gpu:a100:4,nic:1`, or a list of entries with their device files, as below. They are
+    numbered from 0 in this order, those of each name by themselves. Default none."""
     metrics: Listen = None
     """Where craned of this node serves metrics; takes the place of `MetricsListen: Craned`. For nodes that share a host."""
 
@@ -276,6 +265,12 @@ class HookSection(Section):
     Default: the profile's (drain)."""
     on_task_epilog_failure: Annotated[str | None, *_override("OnTaskEpilogFailure")] = None
     """What a failing TaskEpilog does to the node: `log`, or `drain`. Default: the profile's (log)."""
+    on_cranectld_epilog_failure: Annotated[str | None, *_override("OnCranectldEpilogFailure")] = None
+    """What a failing CranectldEpilog does to all nodes of the attempt: `log`, or `drain` (within the drain budget of the script).
+    Default: the profile's (log)."""
+    on_crun_epilog_failure: Annotated[str | None, *_override("OnCrunEpilogFailure")] = None
+    """What a failing CrunEpilog does to crun's exit code: `log` (nothing), or `fail` (1, where the step itself succeeded). Default: the
+    profile's (log)."""
     cancel_during_prolog: Annotated[str | None, *_override("CancelDuringProlog")] = None
     """What a cancel does to a Prolog that runs: `stop` it, or `await` its end. Default: the profile's (slurm and sunk await)."""
     script_order: Annotated[str | None, *_override("ScriptOrder")] = None
@@ -307,7 +302,7 @@ class HookSection(Section):
     """The words that PrologFlags may name, in place of those the profile knows."""
     kill_grace: Annotated[float, Field(ge=0, le=3600)] = 5.0
     """Seconds from TERM to KILL for a script that exceeded its time. Default 5: enough to write a last line."""
-    keep_processes: KeepProcesses = {}
+    keep_processes: KeepProcesses = Field(default_factory=dict)
     """Which hooks may leave processes behind when a script of theirs has ended with success: a list of points (`Prolog, Epilog`), or a
     mapping of points to their scripts that may (`Prolog: prolog.d/50-exporter.sh`; paths and globs as for the hook itself, or `true` for
     all); `true` means all points. The points are Prolog, Epilog, CranectldProlog and CranectldEpilog; what task and crun hooks leave
@@ -325,6 +320,8 @@ class HookSection(Section):
             "OnCrunPrologFailure": self.on_crun_prolog_failure,
             "OnEpilogFailure": self.on_epilog_failure,
             "OnTaskEpilogFailure": self.on_task_epilog_failure,
+            "OnCranectldEpilogFailure": self.on_cranectld_epilog_failure,
+            "OnCrunEpilogFailure": self.on_crun_epilog_failure,
             "CancelDuringProlog": self.cancel_during_prolog,
             "ScriptOrder": self.script_order,
             "EmptyPattern": self.empty_pattern,

@@ -12,7 +12,7 @@ DEFAULT_CONFIG_DIR = "/etc/crane"
 
 _CLOCK = re.compile(r"(?:(\d+)-)?(\d+(?::[0-5]?\d){0,2})")
 _SIZE = re.compile(r"(\d+)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
-_GRES = re.compile(r"[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)?:[0-9]{1,6}")
+_GRES = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(:[A-Za-z0-9][A-Za-z0-9_.-]{0,63})?:0*[1-9][0-9]{0,4}")
 _SIZE_FACTORS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _UNIX_PREFIX = "unix:"
 _LOOPBACK_HOST = re.compile(r"localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|::1", re.IGNORECASE)
@@ -219,7 +219,6 @@ Size = Annotated[int, BeforeValidator(parse_size), WithJsonSchema({"anyOf": [{"t
 Address = Annotated[str, BeforeValidator(parse_address), WithJsonSchema(_WORDS)]
 Listen = Annotated[str | None, BeforeValidator(parse_listen), WithJsonSchema({"type": ["string", "null"]})]
 ConfigPath = Annotated[str, BeforeValidator(parse_path), AfterValidator(_beside), WithJsonSchema(_WORDS)]
-Gres = Annotated[str, BeforeValidator(parse_gres), WithJsonSchema(_WORDS)]
 ScriptLimit = Annotated[
     int | None,
     BeforeValidator(parse_script_limit),

@@ -9,6 +9,7 @@ from cranehooks.model.run import Leftover
 class StubbornCell:
     """Never empty, whatever is done to it."""
 
+    cgroup: str | None = None
     cgroup_fd: int | None = None
     entry_fds: tuple[int, ...] = ()
     wants_subreaper = False

@@ -225,6 +225,14 @@ def test_a_failing_epilog_is_a_warning(daemon: FrontDaemon, cluster: Cluster, tm
     assert f"warning: step 42.0: CrunEpilog {path} exit 4".encode() in result.stderr
 
 
+def test_a_failing_epilog_is_cruns_where_the_site_says_so(daemon: FrontDaemon, cluster: Cluster, tmp_path: Path) -> None:
+    path = script(tmp_path / "clean.sh", "exit 4")
+    cluster.site["overrides"] = {"OnCrunEpilogFailure": "fail"}
+    result = run(daemon.path, "crun", "--epilog", path, "prog")
+    assert result.returncode == 1
+    assert f"error: step 42.0: CrunEpilog {path} exit 4".encode() in result.stderr
+
+
 def test_interrupt_during_the_prolog_stops_it_and_cancels(daemon: FrontDaemon, cluster: Cluster, tmp_path: Path) -> None:
     started = tmp_path / "started"
     path = script(tmp_path / "slow.sh", f"touch {started}; exec sleep 600")

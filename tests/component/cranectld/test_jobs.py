@@ -179,6 +179,31 @@ async def test_cancel_during_the_prolog_releases_the_node(site: Site) -> None:
     assert not (await alice.ListNodes(ctld.ListNodesRequest(nodes="cn01"))).nodes[0].drain_causes
 
 
+async def test_failing_cranectld_epilog_drains_within_the_budget(site: Site) -> None:
+    site.nodes = "cn[01-04]"
+    site.extra = "MaxDrainsPerScript: 2"
+    site.hooks = f"  CranectldEpilog: {site.script('release', 'exit 3')}\n  OnCranectldEpilogFailure: drain"
+    await site.start()
+    alice = await site.as_user()
+    for name in ("cn01", "cn02", "cn03"):
+        node = await site.node(name)
+        job_id = await submit(alice)
+        await node.step_ended(await node.expect(craned.RunStepRequest, job_id))
+        await node.release_when_told(job_id)
+        await becomes(alice, job_id, job_pb2.JOB_STATE_COMPLETED)
+
+    found = {
+        node.name: [cause.reason for cause in node.drain_causes]
+        for node in (await alice.ListNodes(ctld.ListNodesRequest())).nodes
+    }
+    assert found == {
+        "cn01": ["cranectld epilog release exit 3 (job 1, attempt 1)"],
+        "cn02": ["cranectld epilog release exit 3 (job 2, attempt 1)"],
+        "cn03": [],
+        "cn04": [],
+    }
+
+
 async def test_drain_budget(site: Site) -> None:
     site.nodes = "cn[01-04]"
     site.extra = "MaxDrainsPerScript: 2"

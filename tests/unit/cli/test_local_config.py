@@ -22,6 +22,7 @@ from cranecli.hookctl.local_config import (
 )
 from cranecli.hookctl.local_daemons import StartError
 from cranecli.hookctl.main import run
+from cranehooks.model.ids import NodeName
 from cranehooks.settings import load
 
 SITE = """
@@ -182,3 +183,14 @@ def test_a_command_that_cannot_run_ends_as_in_a_shell(
     monkeypatch.setattr(LocalCluster, "env", {})
     assert run_inside(LocalCluster(1), [command]) == status
     assert capsys.readouterr().err.startswith(f"hookctl: error: cannot run {command}: ")
+
+
+def test_device_files_of_the_site_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text(
+        "ClusterName: site\nNodes: [{name: cn01, address: '127.0.0.1:1', gres: [{name: gpu, type: a, files: ['/dev/x[0-1]']}, {name: nic}]}]\n"
+    )
+    document = effective(site_config(path, None), tmp_path, "local-1", addresses(["cn01"]))
+    write(document, tmp_path / "config.yaml")
+
+    assert load(tmp_path / "config.yaml").nodes[NodeName("cn01")].devices == load(path).nodes[NodeName("cn01")].devices

@@ -18,6 +18,8 @@ TaskProlog fails                task: fail                                      
 CrunProlog fails                step: fail, nothing is sent                                    OnCrunPrologFailure       CraneSched Prolog/Epilog guide, current edition: crun fails; CraneSched's code: nothing submitted
 Epilog fails                    drain; the job's result stays                                  OnEpilogFailure           CraneSched Prolog/Epilog guide, current edition
 TaskEpilog fails                logged                                                         OnTaskEpilogFailure       CraneSched Prolog/Epilog guide, current edition
+CranectldEpilog fails           logged                                                         OnCranectldEpilogFailure  CraneSched Prolog/Epilog guide, current edition
+CrunEpilog fails                logged                                                         OnCrunEpilogFailure       CraneSched Prolog/Epilog guide, current edition; CraneSched's code sets crun's exit code
 cancel while Prolog runs        the Prolog is stopped                                          CancelDuringProlog        ours: the guide does not say; CraneSched's code awaits
 order of scripts                reverse byte order of the whole list (z to a, Z to A, 9 to 0)  ScriptOrder               CraneSched Prolog/Epilog guide, current edition; CraneSched's code: by full path, the whole list
 a pattern that matches nothing  no hook                                                        EmptyPattern              CraneSched's code: no script
@@ -30,7 +32,7 @@ flags                           Contain, RunInJob, Serial                       
 SLURM_* variables               no                                                             EnableSlurmCompatibleEnv  ours: CRANE_* names alone
 
 In every profile: Before its job is requeued, cancelled or failed, the node of a failing Prolog is
-drained. A failing CrunEpilog, --task-epilog or CranectldEpilog is logged.
+drained. A failing --task-epilog is logged.
 - crun's exit code is the step's even when CrunEpilog fails: the guide says that such a failure is
   logged.
 """

@@ -1,5 +1,6 @@
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -156,6 +157,18 @@ def test_failing_epilog_drains_and_leaves_the_result() -> None:
     assert done.state is JobState.COMPLETED
     drained, freed = effects.index(of(effects, DrainNode)[0]), effects.index(FreeNode(CN1))
     assert drained < freed
+
+
+def test_failing_cranectld_epilog_drains_all_nodes_where_the_site_says_so() -> None:
+    strict = replace(settings(), overrides={"OnCranectldEpilogFailure": "drain"})
+    spared = replace(CTLD_EPILOG_FAILED, undrained=frozenset({CN2}), over_budget="release.sh")
+
+    effects: list[Effect] = []
+    for failed, drained in ((CTLD_EPILOG_FAILED, [CN1, CN2]), (spared, [CN1])):
+        done, effects = play(job(), [allocated(hooks=strict), CTLD_PROLOG_OK, BATCH_OK, RELEASED_1, RELEASED_2, failed])
+        assert done.state is JobState.COMPLETED
+        assert [effect.node for effect in effects if isinstance(effect, DrainNode)] == drained
+    assert "release.sh" in next(effect.text for effect in effects if isinstance(effect, Record) and effect.kind == "breaker")
 
 
 def test_requeue_is_counted_delayed_and_held_in_the_end() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cranehooks.execution.containment.cells import Containment
-from cranehooks.execution.containment.detect import CGROUP2, NONE, ContainmentUnavailableError, detect
+from cranehooks.execution.containment.detect import DRIVERS, ContainmentUnavailableError, detect
 from cranehooks.execution.process import reap_orphans
 from cranehooks.testing.faulty_scripts import HookScripts
 from tests.support.control_groups import removed_control_groups
@@ -31,7 +31,7 @@ def files(tmp_path: Path) -> HookScripts:
     return HookScripts(tmp_path / "hooks.d")
 
 
-@pytest.fixture(params=[CGROUP2, NONE])
+@pytest.fixture(params=DRIVERS)
 def containment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Containment]:
     """Each driver in turn; cgroups are skipped where they are not ours to make."""
     name = f"test.{tmp_path.parent.name}.{tmp_path.name}"

@@ -276,12 +276,12 @@ def test_orphans_are_reaped_without_taking_statuses_of_others(containment: Conta
 
 def test_in_a_cgroup_of_somebody_else_only_the_hook_is_killed(containment: Containment, files: HookScripts) -> None:
     task = containment.create_at("job_7", "step_0", "task_0")
-    if task.cgroup_fd is None:
+    if task.cgroup is None:
         task.remove()
         pytest.skip("this driver has no cgroups")
-    process = spawn(SpawnRequest(path := files.hangs(), (path,), {}, cgroup_fd=task.cgroup_fd))
+    process = spawn(SpawnRequest(path := files.hangs(), (path,), {}, cgroup_fd=task.cgroup_fd, entry_fds=tuple(task.entry_fds)))
     engine = Engine(containment, reaps_orphans=True)
-    record = run(engine, files.write("where", "grep ^0: /proc/self/cgroup", "sleep 3600 &"), cgroup=task.name)
+    record = run(engine, files.write("where", "cat /proc/self/cgroup", "sleep 3600 &"), cgroup=task.cgroup)
     assert "/job_7/step_0/task_0/" in record.output
     assert len(record.scripts[0].leftovers) == 1
     assert process.reap() is None, "the task lives"

@@ -41,6 +41,7 @@ def test_says_what_it_expected(text: str) -> None:
 
 def test_numbers_the_devices_of_a_name_through_all_types() -> None:
     assert device_types("gpu:a100:2,nic:1,gpu:v100:2") == TYPES
+    assert device_types("gpu:a:1,gpu:b:1,gpu:a:1") == {"gpu": ("a", "b", "a")}
 
 
 def test_a_type_is_served_before_what_takes_any() -> None:

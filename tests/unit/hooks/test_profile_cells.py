@@ -23,6 +23,8 @@ task_prolog_failure       | OnTaskPrologFailure      | task: cancel | task: fail
 crun_prolog_failure       | OnCrunPrologFailure      | step: cancel, nothing is sent | step: fail, nothing is sent | step: cancel, nothing is sent | =
 epilog_failure            | OnEpilogFailure          | drain; the job's result stays | = | = | =
 task_epilog_failure       | OnTaskEpilogFailure      | logged | = | = | =
+cranectld_epilog_failure  | OnCranectldEpilogFailure | logged | = | = | =
+crun_epilog_failure       | OnCrunEpilogFailure      | logged | = | = | =
 cancel_during_prolog      | CancelDuringProlog       | the Prolog is stopped | = | the Prolog runs to its end | =
 order                     | ScriptOrder              | reverse byte order of the whole list (z to a, Z to A, 9 to 0) | = | reverse byte order within each pattern, patterns in the order given | ascending byte order of the whole list, as run-parts
 empty_pattern             | EmptyPattern             | no hook | = | the hook fails | no hook
@@ -98,6 +100,10 @@ LOST = Outcome(OutcomeKind.LOST)
         ("OnTaskEpilogFailure", "log", HookPoint.TASK_EPILOG, FAILED, "drain", False),
         ("OnTaskEpilogFailure", "drain", HookPoint.TASK_EPILOG, FAILED, "drain", True),
         ("OnTaskEpilogFailure", "drain", HookPoint.STEP_TASK_EPILOG, FAILED, "drain", False),
+        ("OnCranectldEpilogFailure", "log", HookPoint.CRANECTLD_EPILOG, FAILED, "drain", False),
+        ("OnCranectldEpilogFailure", "drain", HookPoint.CRANECTLD_EPILOG, FAILED, "drain", True),
+        ("OnCrunEpilogFailure", "log", HookPoint.CRUN_EPILOG, FAILED, "step", StepAction.CONTINUE),
+        ("OnCrunEpilogFailure", "fail", HookPoint.CRUN_EPILOG, FAILED, "step", StepAction.FAIL),
     ],
 )
 def test_what_overridden_failures_do(

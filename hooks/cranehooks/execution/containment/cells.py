@@ -25,6 +25,11 @@ class Cell(Protocol):
         ...
 
     @property
+    def cgroup(self) -> str | None:
+        """Absolute directory, for `Containment.create_inside`; None without one."""
+        ...
+
+    @property
     def entry_fds(self) -> Sequence[int]:
         """`cgroup.procs` files to be entered before the first instruction (`SpawnRequest.entry_fds`); they belong to the cell."""
         ...

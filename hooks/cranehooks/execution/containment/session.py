@@ -30,6 +30,7 @@ _KILL_ROUNDS = 10
 class SessionCell:
     """The descendants of one process."""
 
+    cgroup: str | None = None
     cgroup_fd: int | None = None
     entry_fds: tuple[int, ...] = ()
     wants_subreaper = True

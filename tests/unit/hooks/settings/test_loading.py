@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
+from cranehooks.model.gres import NodeDevice
 from cranehooks.model.ids import NodeName
 from cranehooks.model.points import HookPoint, Runner, points_of
 from cranehooks.model.run import HookSettings
@@ -104,7 +105,13 @@ def test_a_full_file(write: Write, tmp_path: Path) -> None:
     assert settings.state_dir == str(tmp_path / "state")
     assert settings.control_address == "unix:/run/crane/private/cranectld.sock"
     assert settings.nodes[NodeName("cn03")] == NodeSettings(
-        NodeName("cn03"), "unix:/run/cn03.sock", 4.0, 8 << 30, "gpu:a100:2", "127.0.0.1:9000"
+        NodeName("cn03"),
+        "unix:/run/cn03.sock",
+        4.0,
+        8 << 30,
+        "gpu:a100:2",
+        "127.0.0.1:9000",
+        (NodeDevice("gpu", 0, "a100"), NodeDevice("gpu", 1, "a100")),
     )
     assert settings.nodes[NodeName("login")].metrics_listen is None
     assert {name: partition.max_time_s for name, partition in settings.partitions.items()} == {
