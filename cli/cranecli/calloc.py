@@ -89,10 +89,12 @@ class Allocation:
         return code
 
     def _run_command(self, job_id: int, job: Body, site: Body, watch: JobWatch) -> int:
-        from cranecli.allocation_environment import allocation_environment
+        from cranecli.allocated_job import job_of
         from cranecli.foreground import CannotRunError, ForegroundChild
+        from cranehooks.environment import allocation_environment
 
-        environment = {**os.environ, **allocation_environment(job, site)}
+        allocated = job_of(job, str(site.get("cluster", "")))
+        environment = {**os.environ, **allocation_environment(allocated, slurm=bool(site.get("slurm_compatible_env")))}
         try:
             child = ForegroundChild(self._argv, environment, working_directory(self._options))
         except CannotRunError as error:

@@ -304,7 +304,7 @@ class Controller:
             case OweEpilog(node):
                 ending = job.ending
                 exit_status = ending.exit if ending else ExitStatus()
-                self.fleet.owe(OwedEpilog(node, self.job_on_node(job, node), exit_status, f"{node} was lost"))
+                self.fleet.owe(OwedEpilog(node, self.job_on_node(job, node), exit_status, f"{node} was lost", job.derived_exit))
             case StartTimeLimit(after_s):
                 self._start_timer(job, after_s)
             case StopTimeLimit():
@@ -327,7 +327,7 @@ class Controller:
             case TerminateStep(_, step_id, reason):
                 return SignalTasksCommand(job.key, step_id, terminate=True, reason=reason)
             case ReleaseNode(node, exit_status, reason):
-                return ReleaseJobCommand(self.job_on_node(job, node), exit_status, reason)
+                return ReleaseJobCommand(self.job_on_node(job, node), exit_status, reason, job.derived_exit)
             case _:
                 assert_never(effect)
 
@@ -348,6 +348,7 @@ class Controller:
             start_time=start,
             end_time=start + limit if limit is not None else 0.0,
             restart_count=job.attempt - 1,
+            layout=job.layout,
         )
 
     async def _run_ctld_hook(self, job: Job, point: HookPoint) -> None:

@@ -146,8 +146,13 @@ async def _call(stub: "rpc.CranedServiceAsyncStub", command: NodeCommand) -> Non
                 ),
                 timeout=CALL_DEADLINE_S,
             )
-        case ReleaseJobCommand(job, exit_status, reason):
-            release = pb.ReleaseJobRequest(job=job_on_node_to_wire(job), exit=exit_status_to_wire(exit_status), reason=reason)
+        case ReleaseJobCommand(job, exit_status, reason, derived_exit):
+            release = pb.ReleaseJobRequest(
+                job=job_on_node_to_wire(job),
+                exit=exit_status_to_wire(exit_status),
+                reason=reason,
+                derived_exit=exit_status_to_wire(derived_exit),
+            )
             await stub.ReleaseJob(release, timeout=CALL_DEADLINE_S)
         case _:
             assert_never(command)

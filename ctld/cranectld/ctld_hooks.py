@@ -8,7 +8,7 @@ from cranehooks.environment import controller_hook_environment
 from cranehooks.execution import scripts
 from cranehooks.execution.spawner_client import QueueFullError, SpawnerClient
 from cranehooks.model.ids import AttemptKey
-from cranehooks.model.job import JobOnNode
+from cranehooks.model.job import JobEnd, JobOnNode
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookKey, HookRun, RunSpec, TimeoutScope
@@ -55,7 +55,10 @@ class SpawnedCtldHooks:
             key=key,
             scripts=plan.scripts,
             environment=controller_hook_environment(
-                key.point, on_node, exit_status=job.exit if job.started_at else None, slurm=hooks.slurm_compatible_env
+                key.point,
+                on_node,
+                end=JobEnd(job.exit if job.started_at else None, job.derived_exit),
+                slurm=hooks.slurm_compatible_env,
             ),
             timeout_s=hooks.timeouts_s.get(key.point),
             timeout_scope=TimeoutScope.LIST if profile.timeout_cover is TimeoutCover.LIST else TimeoutScope.SCRIPT,

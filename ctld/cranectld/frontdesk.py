@@ -14,7 +14,7 @@ from cranectld.nodes.model import Node
 from cranectld.step_layout import laid_out
 from cranectld.store import MAX_BACKLOG
 from cranehooks.model.ids import JobId, NodeName
-from cranehooks.model.job import JobSpec, StdioMode, StepSpec
+from cranehooks.model.job import ArrayBounds, JobSpec, StdioMode, StepSpec
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookRun
 from cranekit.errors import CraneError, ErrorCode
@@ -68,7 +68,7 @@ class FrontDesk:
     @staticmethod
     def identified(spec: JobSpec, who: Identity) -> JobSpec:
         """The spec with the caller's identity, whatever the request says."""
-        return replace(spec, uid=who.uid, gid=who.gid, user=who.user, groups=tuple(who.groups))
+        return replace(spec, uid=who.uid, gid=who.gid, user=who.user, groups=tuple(who.groups), group=who.group)
 
     def submit(self, spec: JobSpec, request_id: str, indexes: Sequence[int] | None) -> list[JobId]:
         """Accepts a job, or an array of them. Idempotent by `request_id`.
@@ -83,7 +83,10 @@ class FrontDesk:
             message = "jobs are placed by an external scheduler that does not accept submissions, or is not connected"
             raise CraneError(ErrorCode.FAILED_PRECONDITION, message)
         spec = self._admission().admit(spec, controller.fleet.nodes)
-        elements = [spec] if indexes is None else [replace(spec, array_task_id=index) for index in indexes]
+        elements = [spec]
+        if indexes is not None:
+            array = ArrayBounds.of(indexes)
+            elements = [replace(spec, array_task_id=index, array=array) for index in indexes]
         waiting, limit = controller.waiting_jobs, self._max_queued_jobs()
         if waiting + len(elements) > limit or controller.store.backlog > MAX_BACKLOG:
             message = f"the queue is full ({waiting} jobs wait, MaxQueuedJobs {limit}): try again later"

@@ -38,6 +38,8 @@ class ReleaseJobCommand:
     job: JobOnNode
     exit: ExitStatus
     reason: str
+    derived_exit: ExitStatus = ExitStatus()
+    """The highest of its numbered steps so far."""
 
 
 NodeCommand = PrepareJobCommand | RunStepCommand | SignalTasksCommand | ReleaseJobCommand

@@ -75,6 +75,8 @@ class OwedEpilog:
     job: JobOnNode
     exit: ExitStatus
     reason: str
+    derived_exit: ExitStatus = ExitStatus()
+    """The highest of its numbered steps."""
 
     @property
     def key(self) -> AttemptKey:

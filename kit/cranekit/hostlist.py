@@ -87,6 +87,37 @@ def fold(names: Iterable[str]) -> str:
     )
 
 
+def fold_in_order(names: Iterable[str]) -> str:
+    """A hostlist that stands for the names in their very order: what `expand` makes of it is the list again, if no name stands twice.
+
+    Neighbours that differ in their last number share brackets, `cn[08-10,02],gpu1`: a list in order becomes as short as with `fold`.
+    """
+    terms: list[tuple[str, str, list[list[str]]]] = []
+    """What stands before and after the brackets, and the ranges in them, by their first and last number."""
+    for name in names:
+        match = _LAST_NUMBER.search(name)
+        if match is None or len(match[1]) > _MAX_DIGITS:
+            terms.append((name, "", []))
+            continue
+        before, digits, after = name[: match.start()], match[1], name[match.end() :]
+        if not terms or terms[-1][:2] != (before, after) or not terms[-1][2]:
+            terms.append((before, after, [[digits, digits]]))
+            continue
+        ranges = terms[-1][2]
+        first, last = ranges[-1]
+        width = len(first) if first[0] == "0" else 0
+        if digits == f"{int(last) + 1:0{width}}":
+            ranges[-1][1] = digits
+        else:
+            ranges.append([digits, digits])
+    return ",".join(_bracketed(*term) for term in terms)
+
+
+def _bracketed(before: str, after: str, ranges: list[list[str]]) -> str:
+    inside = ",".join(first if first == last else f"{first}-{last}" for first, last in ranges)
+    return f"{before}{inside if inside.isdigit() or not inside else f'[{inside}]'}{after}"
+
+
 def _term(before: str, after: str, width: int, numbers: set[int]) -> str:
     ordered = sorted(numbers)
     ranges: list[str] = []

@@ -13,7 +13,7 @@ from crane.hooks.v1 import hook_pb2, job_pb2
 from cranehooks import wire
 from cranehooks.model.gres import HeldDevices
 from cranehooks.model.ids import Attempt, JobId, NodeName, StepId, TaskId
-from cranehooks.model.job import ExitStatus, JobKind, JobOnNode, JobSpec, NodeShare, StdioMode, StepSpec
+from cranehooks.model.job import ArrayBounds, EqualShares, ExitStatus, JobKind, JobOnNode, JobSpec, NodeShare, StdioMode, StepSpec
 from cranehooks.model.limits import Device, DeviceKind, DeviceRules, Limits, Usage
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
@@ -102,6 +102,8 @@ JOB_SPECS = st.builds(
     gpus=TEXT,
     exclusive=st.booleans(),
     cpus_requested=st.booleans(),
+    group=TEXT,
+    array=st.none() | st.builds(ArrayBounds, UINT32, UINT32, UINT32, UINT32),
 )
 DEVICES = st.lists(st.builds(HeldDevices, TEXT, st.lists(UINT32, max_size=3).map(tuple)), max_size=2).map(tuple)
 SHARES = st.builds(NodeShare, NODES, UINT32, CPUS, UINT64, TEXT, DEVICES)
@@ -127,6 +129,7 @@ JOBS_ON_NODE = st.builds(
     start_time=st.just(0.0) | MOMENT,
     end_time=st.just(0.0) | MOMENT,
     restart_count=UINT32,
+    layout=st.lists(st.builds(EqualShares, UINT32, UINT32, CPUS), max_size=3).map(tuple),
 )
 STEP_SPECS = st.builds(
     StepSpec,

@@ -6,16 +6,17 @@ Imported only when there is such a hook: the engine costs more time to import th
 import os
 import pwd
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from cranecli.allocated_job import job_of, step_of
 from cranehooks.environment import launch_hook_environment
 from cranehooks.execution.containment.session import SessionContainment
 from cranehooks.execution.engine import Engine
 from cranehooks.execution.scripts import planned
-from cranehooks.model.ids import Attempt, JobId, NodeName, StepId, StepKey
-from cranehooks.model.job import ExitStatus, JobKind
+from cranehooks.model.ids import NodeName
+from cranehooks.model.job import ExitStatus, JobKind, JobOnNode, StepSpec
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookKey, HookRun, RunSpec, ScriptRun, TimeoutScope
@@ -34,22 +35,22 @@ _DEFAULT_GRACE_S: Final = 5.0
 class HookedStep:
     """The step that a hook belongs to."""
 
-    job_id: int
-    attempt: int
-    step_id: str
-    job_nodes: tuple[str, ...]
-    step_nodes: tuple[str, ...]
-    ntasks: int
-    argv: tuple[str, ...]
+    job: JobOnNode
+    step: StepSpec
     launch_node: str
     """Name of the node that this host is, or empty."""
+
+    @classmethod
+    def from_answer(cls, created: "Body", site: "Body", argv: Sequence[str]) -> "HookedStep":
+        """From the answers to CreateStep and LaunchHooks, and the command as its user gave it."""
+        job = job_of({**created["job"], "attempt": created["attempt"]}, str(site.get("cluster", "")))
+        return cls(job, replace(step_of(created["spec"]), argv=tuple(argv)), str(site.get("node", "")))
 
 
 @dataclass(frozen=True, slots=True)
 class SiteHooks:
     """What the cluster's configuration says about hooks of launches (the answer to LaunchHooks)."""
 
-    cluster: str
     profile: str
     slurm_compatible_env: bool
     output_limit_bytes: int
@@ -65,7 +66,6 @@ class SiteHooks:
         hook = answer.get(point) or {}
         timeout_s = hook.get("timeout_s")
         return cls(
-            cluster=str(answer.get("cluster", "")),
             profile=str(answer.get("profile", "")),
             slurm_compatible_env=bool(answer.get("slurm_compatible_env")),
             output_limit_bytes=int(answer.get("output_limit_bytes") or 1 << 20),
@@ -90,7 +90,7 @@ class LaunchHook:
         """There was nothing to run."""
         self._engine: Engine | None = None
         node = NodeName(step.launch_node) if step.launch_node else None
-        self._key = HookKey(point, JobId(step.job_id), Attempt(step.attempt), node, StepId(step.step_id))
+        self._key = HookKey(point, step.job.job_id, step.job.attempt, node, step.step.step_id)
         self._profile = profile = overridden(profile_named(site.profile), site.overrides)
         patterns = site.patterns if own_script is None else (own_script,)
         plan = planned(profile, patterns)
@@ -105,7 +105,9 @@ class LaunchHook:
             RunSpec(
                 self._key,
                 plan.scripts,
-                _environment(point, step, site, exit_status, slurm=site.slurm_compatible_env),
+                launch_hook_environment(
+                    point, os.environ, step.job, step.step, exit_status=exit_status, slurm=site.slurm_compatible_env
+                ),
                 site.timeout_s,
                 timeout_scope=TimeoutScope.SCRIPT if profile.timeout_cover is TimeoutCover.SCRIPT else TimeoutScope.LIST,
                 cwd=_directory(),
@@ -113,7 +115,7 @@ class LaunchHook:
                 output_limit_bytes=site.output_limit_bytes,
                 trusted_owner=own_script is None,
                 inherit_stdio=True,
-                arguments=step.argv,
+                arguments=step.step.argv,
                 notes=plan.notes,
             ),
             self._finished,
@@ -234,22 +236,6 @@ def _duration(seconds: float) -> str:
 def _text(text: str) -> str:
     """Names that are no UTF-8 become readable rather than an error."""
     return text.encode("utf-8", "replace").decode()
-
-
-def _environment(
-    point: HookPoint, step: HookedStep, site: SiteHooks, exit_status: ExitStatus | None, *, slurm: bool
-) -> Mapping[str, str]:
-    return launch_hook_environment(
-        point,
-        os.environ,
-        StepKey(JobId(step.job_id), Attempt(step.attempt), StepId(step.step_id)),
-        [NodeName(name) for name in step.job_nodes],
-        step_nodes=[NodeName(name) for name in step.step_nodes],
-        ntasks=step.ntasks,
-        cluster=site.cluster,
-        exit_status=exit_status,
-        slurm=slurm,
-    )
 
 
 def _user_name() -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from cranecli.front.client import Body
     from cranecli.front.conversation import Conversation
-    from cranecli.step.hooks import HookedStep, LaunchHook
+    from cranecli.step.hooks import LaunchHook
     from cranecli.submission.options import JobOptions
 
 JOB_VARIABLES = ("CRANE_JOB_ID", "SLURM_JOB_ID")
@@ -171,29 +171,14 @@ class Launch:
         configured = self._site.get("crun_prolog" if epilog_exit is None else "crun_epilog") or {}
         if own_script == "" or (own_script is None and not configured.get("patterns")):
             return None
-        from cranecli.step.hooks import start_epilog, start_prolog
+        from cranecli.step.hooks import HookedStep, start_epilog, start_prolog
 
-        step = self._hooked_step(created)
+        step = HookedStep.from_answer(created, self._site, self._argv)
         if epilog_exit is None:
             hook = start_prolog(step, self._site, own_script)
         else:
             hook = start_epilog(step, self._site, own_script, epilog_exit)
         return None if hook.is_empty else hook
-
-    def _hooked_step(self, created: Body) -> HookedStep:
-        from cranecli.step.hooks import HookedStep
-
-        job, spec = created["job"], created["spec"]
-        return HookedStep(
-            job_id=int(job["job_id"]),
-            attempt=int(created["attempt"]),
-            step_id=str(spec["step_id"]),
-            job_nodes=tuple(map(str, job.get("nodes") or ())),
-            step_nodes=tuple(str(node["node"]) for node in created.get("nodes") or ()),
-            ntasks=int(spec.get("ntasks") or 1),
-            argv=tuple(self._argv),
-            launch_node=str(self._site.get("node", "")),
-        )
 
     def _await_hook(self, hook: LaunchHook) -> int:
         """Until the hook has ended; the signal that stopped it, or 0."""

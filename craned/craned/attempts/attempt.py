@@ -76,6 +76,8 @@ class AttemptState:
     ended_steps: frozenset[StepId] = frozenset()
     phase: Phase = Phase.HELD
     exit: ExitStatus = ExitStatus()
+    derived_exit: ExitStatus = ExitStatus()
+    """The highest of the job's numbered steps."""
     reason: str = ""
     """Why it was released."""
     unkillable: tuple[str, ...] = ()
@@ -141,6 +143,8 @@ class StepEnded:
 class ReleaseRequested:
     exit: ExitStatus = ExitStatus()
     reason: str = ""
+    derived_exit: ExitStatus = ExitStatus()
+    """The highest of the job's numbered steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +232,7 @@ class RunEpilog:
     exit: ExitStatus
     reason: str
     unkillable: tuple[str, ...] = ()
+    derived_exit: ExitStatus = ExitStatus()
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,7 +378,7 @@ def _released(state: AttemptState, event: ReleaseRequested) -> Change:
     if state.phase is not Phase.HELD:
         return state, ()
     reason = event.reason or "the job was released"
-    state = replace(state, phase=Phase.RELEASING, exit=event.exit, reason=event.reason)
+    state = replace(state, phase=Phase.RELEASING, exit=event.exit, derived_exit=event.derived_exit, reason=event.reason)
     effects: list[Effect] = []
     if state.prolog.is_in_progress and not (state.awaits_prolog and state.prolog is PrologState.RUNNING):
         effects.append(StopProlog())
@@ -389,7 +394,7 @@ def _cleaned(state: AttemptState, event: ProcessesGone | EpilogStarted | EpilogE
     match event, state.phase:
         case ProcessesGone(), Phase.CLEANING:
             state = replace(state, phase=Phase.EPILOG_QUEUED, unkillable=event.unkillable)
-            return state, (RunEpilog(state.exit, state.reason, state.unkillable),)
+            return state, (RunEpilog(state.exit, state.reason, state.unkillable, state.derived_exit),)
         case EpilogStarted(), Phase.EPILOG_QUEUED:
             return replace(state, phase=Phase.EPILOG_RUNNING), ()
         case EpilogEnded(), Phase.EPILOG_QUEUED | Phase.EPILOG_RUNNING:

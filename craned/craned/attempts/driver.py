@@ -47,7 +47,7 @@ from craned.attempts.reports import Outbox
 from craned.crew import Crew
 from cranehooks.journal import JournalWriteError
 from cranehooks.model.ids import AttemptKey, NodeName, StepKey
-from cranehooks.model.job import ExitStatus, JobOnNode, StepSpec, TaskEnd
+from cranehooks.model.job import JobEnd, JobOnNode, StepSpec, TaskEnd
 from cranehooks.model.output import clipped
 from cranehooks.model.run import HookRun, HookSettings
 from cranehooks.profiles import CancelDuringProlog, effective
@@ -83,7 +83,7 @@ class HookPort(Protocol):
 
     async def run_prolog(self, job: JobOnNode, hooks: HookSettings, *, started: Started, stop: asyncio.Event) -> HookRun: ...
     async def run_epilog(
-        self, job: JobOnNode, hooks: HookSettings, exit_status: ExitStatus, unkillable: tuple[str, ...], *, started: Started
+        self, job: JobOnNode, hooks: HookSettings, end: JobEnd, unkillable: tuple[str, ...], *, started: Started
     ) -> HookRun | None: ...
     def failure(self, run: HookRun) -> str:
         """For a person: why the run was not ok."""
@@ -366,7 +366,8 @@ class Attempts:
             await self._happened(held, EpilogStarted())
 
         with self._hook_under_way():
-            run = await self._hook_port.run_epilog(held.job, held.hooks, effect.exit, effect.unkillable, started=started)
+            end = JobEnd(effect.exit, effect.derived_exit)
+            run = await self._hook_port.run_epilog(held.job, held.hooks, end, effect.unkillable, started=started)
             await self._happened(held, EpilogEnded(run))
 
     def _bury(self, key: AttemptKey, held: Held) -> None:

@@ -153,7 +153,7 @@ def continuation(state: AttemptState, user: str, at: float, *, has_rebooted: boo
     if state.phase is Phase.CLEANING:
         effects.append(KillProcesses())
     if after.phase is Phase.EPILOG_QUEUED:
-        effects.append(RunEpilog(after.exit, after.reason, after.unkillable))
+        effects.append(RunEpilog(after.exit, after.reason, after.unkillable, after.derived_exit))
     alive = [step for step in after.steps if step.phase is not StepPhase.WAITING]
     effects += (TerminateStep(step.spec.step_id, step.reason) for step in alive if step.is_terminating)
     return Continuation(tuple(events), tuple(effects), tuple(step.spec.step_id for step in alive))

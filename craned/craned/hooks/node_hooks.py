@@ -13,7 +13,7 @@ from cranehooks import environment, policy
 from cranehooks.execution import scripts
 from cranehooks.execution.spawner_client import QueueFullError
 from cranehooks.model.ids import NodeName, RunId
-from cranehooks.model.job import ExitStatus, JobOnNode
+from cranehooks.model.job import JobEnd, JobOnNode
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookKey, HookRun, HookSettings, RunSpec, TimeoutScope
@@ -87,7 +87,7 @@ class NodeHooks:
         self,
         job: JobOnNode,
         hooks: HookSettings,
-        exit_status: ExitStatus,
+        end: JobEnd,
         unkillable: tuple[str, ...],
         *,
         started: Started,
@@ -96,7 +96,7 @@ class NodeHooks:
 
         Processes of either that survived KILL make it unkillable, whatever the scripts say.
         """
-        run = await self._run(job, hooks, HookPoint.EPILOG, exit_status, started, asyncio.Event())
+        run = await self._run(job, hooks, HookPoint.EPILOG, end, started, asyncio.Event())
         ended = await self._kept.end_kept(job)
         if ended.killed:
             run = run or self._empty_epilog(job)
@@ -124,7 +124,7 @@ class NodeHooks:
         job: JobOnNode,
         hooks: HookSettings,
         point: HookPoint,
-        exit_status: ExitStatus | None,
+        end: JobEnd | None,
         started: Started,
         stop: asyncio.Event,
     ) -> HookRun | None:
@@ -139,7 +139,7 @@ class NodeHooks:
             if turn is not Turn.TAKEN:
                 return self._never_ran(job, point, asked, turn)
         try:
-            return await self._run_now(job, hooks, point, exit_status, started, stop, asked)
+            return await self._run_now(job, hooks, point, end, started, stop, asked)
         finally:
             if is_serial:
                 self._turns.give_back()
@@ -149,7 +149,7 @@ class NodeHooks:
         job: JobOnNode,
         hooks: HookSettings,
         point: HookPoint,
-        exit_status: ExitStatus | None,
+        end: JobEnd | None,
         started: Started,
         stop: asyncio.Event,
         asked: float,
@@ -164,7 +164,7 @@ class NodeHooks:
             return self._never_ran(job, point, asked, Turn.STOPPED)
         waited_s = time.monotonic() - asked
         self._observer.started(point)
-        run = await self._spawn(self._spec(job, hooks, point, plan, exit_status), stop)
+        run = await self._spawn(self._spec(job, hooks, point, plan, end), stop)
         run = replace(run, queue_wait_s=run.queue_wait_s + waited_s, user=self._user)
         self._observer.ended(run)
         return run
@@ -184,11 +184,11 @@ class NodeHooks:
         await stop.wait()
         self._spawner.stop(run_id)
 
-    def _spec(self, job: JobOnNode, hooks: HookSettings, point: HookPoint, plan: Plan, exit_status: ExitStatus | None) -> RunSpec:
+    def _spec(self, job: JobOnNode, hooks: HookSettings, point: HookPoint, plan: Plan, end: JobEnd | None) -> RunSpec:
         return RunSpec(
             key=self._key(job, point),
             scripts=plan.scripts,
-            environment=environment.node_hook_environment(point, job, exit_status=exit_status, slurm=hooks.slurm_compatible_env),
+            environment=environment.node_hook_environment(point, job, end=end, slurm=hooks.slurm_compatible_env),
             timeout_s=hooks.timeouts_s.get(point),
             timeout_scope=timeout_scope(hooks),
             continue_on_failure=point in hooks.continue_on_failure,

@@ -70,7 +70,8 @@ class CranedService(pb_grpc.CranedServiceServicer):
     ) -> pb.ReleaseJobResponse:
         del context
         _require_controller()
-        event = ReleaseRequested(wire.exit_status_from_wire(request.exit), request.reason)
+        derived_exit = wire.exit_status_from_wire(request.derived_exit)
+        event = ReleaseRequested(wire.exit_status_from_wire(request.exit), request.reason, derived_exit)
         await self._attempts.request(self._job(request.job), self._hooks(), event)
         return pb.ReleaseJobResponse()
 

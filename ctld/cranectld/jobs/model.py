@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from cranehooks.model.ids import Attempt, AttemptKey, JobId, NodeName, StepId
-from cranehooks.model.job import ExitStatus, JobSpec, NodeShare, StepSpec, TaskEnd
+from cranehooks.model.job import EqualShares, ExitStatus, JobSpec, NodeShare, StepSpec, TaskEnd, equal_shares
 from cranehooks.model.run import HookSettings
 
 
@@ -165,6 +165,17 @@ class Job:
             return ()
         gone = (NodeProgress.RELEASED, NodeProgress.LOST)
         return tuple(node for node in self.nodes if self.progress.get(node) not in gone)
+
+    @property
+    def layout(self) -> tuple[EqualShares, ...]:
+        """What the nodes hold, in their order."""
+        return equal_shares(self.shares)
+
+    @property
+    def derived_exit(self) -> ExitStatus:
+        """The highest, as wait(2) has it, of the numbered steps that have ended in this attempt."""
+        ends = (step.exit for step in self.steps.values() if step.step_id.isdigit() and step.state is StepState.ENDED)
+        return max(ends, key=lambda end: end.wait_status, default=ExitStatus())
 
     def share_of(self, node: NodeName) -> NodeShare:
         return next(share for share in self.shares if share.node == node)

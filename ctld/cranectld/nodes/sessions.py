@@ -139,14 +139,14 @@ class NodeSessions:
             ]
         for owed in controller.fleet.owed_by(name):
             current.add(owed.key)
-            commands.append(ReleaseJobCommand(owed.job, owed.exit, owed.reason))
+            commands.append(ReleaseJobCommand(owed.job, owed.exit, owed.reason, owed.derived_exit))
         for key in attempts:
             if key in current:
                 continue
             known = controller.jobs.get(key.job_id)
             if known is not None and name in known.nodes and known.attempt >= key.attempt:
                 stale = replace(controller.job_on_node(known, name), attempt=key.attempt)
-                commands.append(ReleaseJobCommand(stale, known.exit, "the attempt is over"))
+                commands.append(ReleaseJobCommand(stale, known.exit, "the attempt is over", known.derived_exit))
         return commands
 
     def heartbeat_from(self, name: NodeName, instance: str) -> None:

@@ -4,12 +4,13 @@ Hooks that run as another user than the job's get exactly this list, nothing of 
 (job name, comment) are values only, their control characters replaced by blanks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
-from cranehooks.environment.variables import SCRIPT_CONTEXTS, TWIN_SCOPES, VARIABLES, Facts, Scope, Variable
-from cranehooks.model.ids import NodeName, StepKey, TaskId
-from cranehooks.model.job import ExitStatus, JobKind, JobOnNode, JobSpec, NodeShare, StepSpec
+from cranehooks.environment.values import Facts
+from cranehooks.environment.variables import SCRIPT_CONTEXTS, TWIN_SCOPES, VARIABLES, Scope, Variable
+from cranehooks.model.ids import TaskId
+from cranehooks.model.job import ExitStatus, JobEnd, JobOnNode, StepSpec
 from cranehooks.model.points import CONTRACTS, HookPoint, Phase, Place, Runner
 
 __all__ = [
@@ -17,9 +18,9 @@ __all__ = [
     "TASK_PATH",
     "TWIN_SCOPES",
     "VARIABLES",
-    "Facts",
     "Scope",
     "Variable",
+    "allocation_environment",
     "controller_hook_environment",
     "launch_hook_environment",
     "node_hook_environment",
@@ -49,24 +50,22 @@ def variables_of(point: HookPoint) -> tuple[Variable, ...]:
 
 
 def controller_hook_environment(
-    point: HookPoint, job: JobOnNode, *, exit_status: ExitStatus | None = None, slurm: bool = False
+    point: HookPoint, job: JobOnNode, *, end: JobEnd | None = None, slurm: bool = False
 ) -> dict[str, str]:
     """Exactly what CranectldProlog or CranectldEpilog sees.
 
     Args:
         point: One of the controller's points.
         job: As any node of it sees it; what concerns that node alone is left out.
-        exit_status: How the job ended, for the epilog; None where it never ran.
+        end: How the job ended, for the epilog.
         slurm: Whether the SLURM_* twins are wanted.
     """
-    return _hook_environment(Facts(job, point, exit_status=exit_status), slurm=slurm)
+    return _hook_environment(Facts(job, point, end), slurm=slurm)
 
 
-def node_hook_environment(
-    point: HookPoint, job: JobOnNode, *, exit_status: ExitStatus | None = None, slurm: bool = False
-) -> dict[str, str]:
+def node_hook_environment(point: HookPoint, job: JobOnNode, *, end: JobEnd | None = None, slurm: bool = False) -> dict[str, str]:
     """Exactly what Prolog or Epilog sees on `job.share.node`."""
-    return _hook_environment(Facts(job, point, exit_status=exit_status), slurm=slurm)
+    return _hook_environment(Facts(job, point, end), slurm=slurm)
 
 
 def task_environment(
@@ -111,37 +110,31 @@ def task_hook_environment(
     return {**environment, **added}
 
 
+def allocation_environment(job: JobOnNode, *, slurm: bool = False) -> dict[str, str]:
+    """What calloc adds to the environment of its command: the job, as no node of it in particular sees it."""
+    return _computed(Facts(job), Scope.LAUNCH, slurm=slurm)
+
+
 def launch_hook_environment(
     point: HookPoint,
     environment: Mapping[str, str],
-    key: StepKey,
-    nodes: Sequence[NodeName],
+    job: JobOnNode,
+    step: StepSpec,
     *,
-    step_nodes: Sequence[NodeName] = (),
-    ntasks: int = 1,
-    cluster: str = "",
     exit_status: ExitStatus | None = None,
     slurm: bool = False,
 ) -> dict[str, str]:
-    """What CrunProlog or CrunEpilog sees: crun's own environment, which is its user's, and the step.
+    """What CrunProlog or CrunEpilog sees: crun's own environment, which is its user's, and the step that crun has prepared.
 
     Args:
         point: The hook.
         environment: crun's.
-        key: The step.
-        nodes: Of the job.
-        step_nodes: Of the step; empty: all of the job's.
-        ntasks: Of the step.
-        cluster: Name of the cluster, if known.
+        job: As no node of it in particular sees it.
+        step: With its tasks placed.
         exit_status: How the step ended, for the epilog.
         slurm: Whether the SLURM_* twins are wanted.
     """
-    # What the launcher does not know of the job is in no variable of its scope.
-    spec = JobSpec(JobKind.RUN, uid=0, gid=0, user="")
-    share = NodeShare(NodeName(""), ntasks=0, cpus=0.0, memory_bytes=0)
-    job = JobOnNode(key.job_id, key.attempt, spec, tuple(nodes), share, cluster)
-    step = StepSpec(key.step_id, (), ntasks, tasks_per_node=dict.fromkeys(step_nodes, ()))
-    computed = _computed(Facts(job, point, exit_status, step), Scope.LAUNCH, slurm=slurm)
+    computed = _computed(Facts(job, point, JobEnd(exit_status), step), Scope.LAUNCH, slurm=slurm)
     return {**_without_own(environment, Scope.LAUNCH, slurm=slurm), **computed}
 
 
@@ -169,9 +162,10 @@ def _without_own(environment: Mapping[str, str], scope: Scope, *, slurm: bool) -
 
     A job submitted from within another job brings that job's variables along; what does not hold for this one must not stay.
     """
-    names = {variable.name for variable in VARIABLES if scope in variable.scopes}
+    held = [variable for variable in VARIABLES if scope in variable.scopes]
+    names = {variable.name for variable in held}
     if slurm:
-        names.update(twin for variable in VARIABLES if scope in variable.scopes for twin in variable.twins)
+        names.update(twin for variable in held if variable.twins_in(scope) for twin in variable.twins)
     return {
         name: value
         for name, value in environment.items()

@@ -1,8 +1,9 @@
 """Jobs and steps as their owners asked for them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import groupby, pairwise
 
 from cranehooks.model.gres import HeldDevices
 from cranehooks.model.ids import Attempt, JobId, NodeName, StepId, TaskId
@@ -22,6 +23,24 @@ class JobKind(Enum):
     @property
     def is_interactive(self) -> bool:
         return self is not JobKind.BATCH
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayBounds:
+    """The array that a job is an element of."""
+
+    count: int
+    first: int
+    last: int
+    step: int
+    """From one index to the next; 1 where the distances differ."""
+
+    @classmethod
+    def of(cls, indexes: Iterable[int]) -> "ArrayBounds":
+        """Those of an array with these indexes, of which there is at least one."""
+        ordered = sorted(set(indexes))
+        distances = {after - before for before, after in pairwise(ordered)}
+        return cls(len(ordered), ordered[0], ordered[-1], distances.pop() if len(distances) == 1 else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +88,9 @@ class JobSpec:
     """Whole nodes: all their CPUs and gres, and nobody else there."""
     cpus_requested: bool = False
     """Whether `cpus_per_task` was asked for, and so is a limit too."""
+    group: str = ""
+    """Name of `gid`; empty where it has none."""
+    array: ArrayBounds | None = None
 
     @property
     def credentials(self) -> Credentials:
@@ -93,6 +115,21 @@ class NodeShare:
 
 
 @dataclass(frozen=True, slots=True)
+class EqualShares:
+    """Neighbours among the nodes of an allocation that hold as much each."""
+
+    nodes: int
+    ntasks: int
+    cpus: float
+
+
+def equal_shares(shares: Iterable[NodeShare]) -> tuple[EqualShares, ...]:
+    """What the nodes hold, in their order, in as few words as possible."""
+    held = groupby((share.ntasks, share.cpus) for share in shares)
+    return tuple(EqualShares(sum(1 for _ in same), ntasks, cpus) for (ntasks, cpus), same in held)
+
+
+@dataclass(frozen=True, slots=True)
 class JobOnNode:
     """All a node must know of a job: travels with every message about it, so that no message depends on an earlier one."""
 
@@ -109,6 +146,8 @@ class JobOnNode:
     end_time: float = 0.0
     """When its time limit ends it; 0 without a limit."""
     restart_count: int = 0
+    layout: tuple[EqualShares, ...] = ()
+    """What all nodes of the allocation hold, in their order; empty: not known."""
 
 
 class StdioMode(Enum):
@@ -165,6 +204,16 @@ class ExitStatus:
 
     def __str__(self) -> str:
         return f"{self.code}:{self.signal}"
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnd:
+    """How a job ended, as its after-hooks are told."""
+
+    exit: ExitStatus | None
+    """None: it never ran."""
+    derived_exit: ExitStatus = ExitStatus()
+    """The highest of its numbered steps."""
 
 
 @dataclass(frozen=True, slots=True)

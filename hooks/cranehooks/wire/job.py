@@ -1,11 +1,12 @@
 """Jobs on the wire."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from crane.hooks.v1 import job_pb2 as pb
 from cranehooks.model.gres import HeldDevices
 from cranehooks.model.ids import Attempt, JobId, NodeName
-from cranehooks.model.job import ExitStatus, JobKind, JobOnNode, JobSpec, NodeShare
+from cranehooks.model.job import ArrayBounds, EqualShares, ExitStatus, JobKind, JobOnNode, JobSpec, NodeShare
 from cranehooks.wire.enumeration import EnumCodec, WireError
 from cranehooks.wire.moment import duration, seconds, timestamp
 from cranehooks.wire.nodelist import nodelist_from_wire, nodelist_to_wire
@@ -81,6 +82,8 @@ def job_spec_to_wire(spec: JobSpec) -> pb.JobSpec:
         gpus=spec.gpus,
         exclusive=spec.exclusive,
         cpus_requested=spec.cpus_requested,
+        group=spec.group,
+        array=None if spec.array is None else _array_to_wire(spec.array),
     )
 
 
@@ -128,7 +131,21 @@ def job_spec_from_wire(message: pb.JobSpec) -> JobSpec:
         gpus=message.gpus,
         exclusive=message.exclusive,
         cpus_requested=message.cpus_requested if message.HasField("cpus_requested") else message.cpus_per_task > 0,
+        group=message.group,
+        array=_array_from_wire(message.array) if message.HasField("array") else None,
     )
+
+
+def _layout_to_wire(layout: Iterable[EqualShares]) -> list[pb.EqualShares]:
+    return [pb.EqualShares(nodes=part.nodes, ntasks=part.ntasks, cpus=part.cpus) for part in layout]
+
+
+def _array_to_wire(array: ArrayBounds) -> pb.ArrayBounds:
+    return pb.ArrayBounds(count=array.count, first=array.first, last=array.last, step=array.step)
+
+
+def _array_from_wire(message: pb.ArrayBounds) -> ArrayBounds:
+    return ArrayBounds(message.count, message.first, message.last, message.step)
 
 
 def job_on_node_to_wire(job: JobOnNode) -> pb.JobOnNode:
@@ -142,6 +159,7 @@ def job_on_node_to_wire(job: JobOnNode) -> pb.JobOnNode:
         start_time=timestamp(job.start_time),
         end_time=timestamp(job.end_time) if job.end_time else None,
         restart_count=job.restart_count,
+        layout=_layout_to_wire(job.layout),
     )
 
 
@@ -165,4 +183,5 @@ def job_on_node_from_wire(message: pb.JobOnNode) -> JobOnNode:
         start_time=seconds(message.start_time),
         end_time=seconds(message.end_time),
         restart_count=message.restart_count,
+        layout=tuple(EqualShares(part.nodes, part.ntasks, part.cpus) for part in message.layout),
     )

@@ -46,7 +46,7 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a call comes from. `uid`, `gid`, `user` and `groups` are set for users only."""
+    """Who a call comes from. All but `role` and `name` are set for users only."""
 
     role: Role
     name: str = ""
@@ -54,6 +54,8 @@ class Identity:
     gid: int = -1
     user: str = ""
     groups: tuple[int, ...] = ()
+    group: str = ""
+    """Name of `gid`; empty where it has none."""
 
 
 def create_secret(path: Path) -> bytes:
@@ -108,9 +110,16 @@ def identity_of_peer(uid: int, gid: int) -> Identity:
     try:
         entry = pwd.getpwuid(uid)
     except KeyError:
-        return Identity(Role.USER, uid=uid, gid=gid, user=str(uid))
+        return Identity(Role.USER, uid=uid, gid=gid, user=str(uid), group=_group_name(gid))
     groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
-    return Identity(Role.USER, uid=uid, gid=entry.pw_gid, user=entry.pw_name, groups=groups)
+    return Identity(Role.USER, uid=uid, gid=entry.pw_gid, user=entry.pw_name, groups=groups, group=_group_name(entry.pw_gid))
+
+
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return ""
 
 
 def group_members(name: str) -> frozenset[str]:
@@ -137,6 +146,7 @@ class TokenMinter:
             "gid": who.gid,
             "user": who.user,
             "groups": list(who.groups),
+            "group": who.group,
             "iat": now,
             "exp": now + self._lifetime_s,
             "aud": self._audience,
@@ -181,6 +191,7 @@ class Authenticator:
                 gid=int(claims["gid"]),
                 user=str(claims["user"]),
                 groups=tuple(int(group) for group in claims["groups"]),
+                group=str(claims.get("group", "")),
             )
             issued, expires, audience = int(claims["iat"]), int(claims["exp"]), claims["aud"]
         except (ValueError, KeyError, TypeError) as error:

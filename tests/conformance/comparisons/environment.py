@@ -74,13 +74,46 @@ def variables_of_a_killed_job(stage: Stage) -> Mapping[str, str]:
 
 @comparison("environment/array")
 def variables_of_an_array_job(stage: Stage) -> Mapping[str, str]:
-    record(stage, ("PrologSlurmctld", "Prolog"))
+    record(stage, ("PrologSlurmctld", "Prolog", "TaskProlog"))
     stage.submit("true", "-w", NODES[0], "--array=7")
     stage.settled()
     stage.idle()
-    rows = seen(stage, ("PrologSlurmctld", "Prolog"))
-    names = [name for name in rows if "ARRAY" in name]
-    return {name: rows[name] for name in names}
+    rows = seen(stage, ("PrologSlurmctld", "Prolog", "TaskProlog"))
+    return {name: value for name, value in rows.items() if "ARRAY" in name}
+
+
+@comparison("environment/array bounds")
+def bounds_of_arrays(stage: Stage) -> Mapping[str, str]:
+    record(stage, ("PrologSlurmctld",))
+    rows: dict[str, str] = {}
+    for array in ("3-9:3", "1,2,7", "4,2", "2-4:2", "9,6,3", "0-2", "1-2,5-6", "1,4-10:3"):
+        stage.submit("true", "-w", NODES[0], f"--array={array}", "--wait")
+        stage.idle()
+        variables = stage.environment("PrologSlurmctld", "")
+        bounds = (f"SLURM_ARRAY_TASK_{name}" for name in ("COUNT", "MIN", "MAX", "STEP"))
+        rows[array] = " ".join(variables.get(name, "-") for name in bounds)
+        stage.again()
+    return rows
+
+
+@comparison("environment/output files")
+def variables_of_output_files(stage: Stage) -> Mapping[str, str]:
+    record(stage, ("PrologSlurmctld", "Epilog"))
+    stage.submit("true", "-w", NODES[0], "-o", f"{stage.notes}/%u.%x.out", "-e", "errors.%N.%a")
+    stage.settled()
+    stage.idle()
+    rows = seen(stage, ("PrologSlurmctld", "Epilog"))
+    return {name: value for name, value in rows.items() if "_STD" in name}
+
+
+@comparison("environment/steps of an allocation")
+def variables_of_steps_of_an_allocation(stage: Stage) -> Mapping[str, str]:
+    record(stage, ("SrunProlog", "TaskProlog", "Epilog", "EpilogSlurmctld"))
+    stage.salloc("-N2", "-n3", "sh", "-c", f"srun -N1 -n1 -w {NODES[0]} sh -c 'exit 2'; srun -N1 -n1 -w {NODES[0]} true")
+    stage.idle()
+    rows = seen(stage, ("SrunProlog", "TaskProlog", "Epilog", "EpilogSlurmctld"))
+    names = ("NODE", "TASK", "PROC", "_EC", "EXIT_CODE", "STEP_ID")
+    return {row: value for row, value in rows.items() if any(name in row.rpartition("/")[2] for name in names)}
 
 
 @comparison("environment/requeued job")

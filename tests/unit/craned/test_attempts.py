@@ -17,7 +17,7 @@ from craned.attempts.reports import Outbox
 from craned.crew import Crew
 from cranehooks.journal import Journal, decode
 from cranehooks.model.ids import Attempt, AttemptKey, StepKey
-from cranehooks.model.job import ExitStatus, JobOnNode, StepSpec, TaskEnd
+from cranehooks.model.job import ExitStatus, JobEnd, JobOnNode, StepSpec, TaskEnd
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookRun, HookSettings
 from tests.support.eventually import eventually_async
@@ -42,11 +42,11 @@ class FakeHooks:
         return a_run(HookPoint.PROLOG)
 
     async def run_epilog(
-        self, job: JobOnNode, hooks: HookSettings, exit_status: ExitStatus, unkillable: tuple[str, ...], *, started: Started
+        self, job: JobOnNode, hooks: HookSettings, end: JobEnd, unkillable: tuple[str, ...], *, started: Started
     ) -> HookRun | None:
         del job, hooks, unkillable
         await started()
-        self.done.append(f"epilog {exit_status}")
+        self.done.append(f"epilog {end.exit}, steps {end.derived_exit}")
         return a_run(HookPoint.EPILOG)
 
     def failure(self, run: HookRun) -> str:
@@ -134,10 +134,10 @@ async def test_a_whole_life(tmp_path: Path) -> None:
         await rig.attempts.tasks_started(STEP_KEY)
         await rig.attempts.signal(STEP_KEY, SignalRequested(STEP_0.step_id, 10))
         await rig.attempts.step_ended(STEP_KEY, StepEnded(STEP_0.step_id, ()))
-        await rig.attempts.request(JOB, HOOKS, ReleaseRequested(ExitStatus(3)))
+        await rig.attempts.request(JOB, HOOKS, ReleaseRequested(ExitStatus(3), "", ExitStatus(5)))
         await eventually_async(lambda: rig.attempts.held[KEY].phase is Phase.RELEASED)
         assert rig.steps.done == ["start 0", f"signal {STEP_KEY} 10", f"ended {STEP_KEY} ", "kill"]
-        assert rig.hooks.done == ["prolog", "epilog 3:0"]
+        assert rig.hooks.done == ["prolog", "epilog 3:0, steps 5:0"]
         kinds = [type(report.content).__name__ for report in rig.outbox.pending]
         assert kinds == ["ReportProlog", "ReportStepStarted", "ReportStepEnded", "ReportReleased"]
     async with rig_of(tmp_path) as rig:

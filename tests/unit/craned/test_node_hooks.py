@@ -9,7 +9,7 @@ from craned.hooks.node_hooks import NodeHooks, planned, timeout_scope
 from craned.hooks.processes import EndedKept
 from cranehooks.execution.spawner_client import QueueFullError
 from cranehooks.model.ids import JobId, RunId
-from cranehooks.model.job import ExitStatus, JobOnNode
+from cranehooks.model.job import ExitStatus, JobEnd, JobOnNode
 from cranehooks.model.outcome import OK, Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookRun, HookSettings, RunSpec, TimeoutScope
@@ -81,7 +81,7 @@ class Rig:
         return await self.hooks.run_prolog(job, settings, started=self.started, stop=stop or asyncio.Event())
 
     async def epilog(self, settings: HookSettings, unkillable: tuple[str, ...] = ()) -> HookRun | None:
-        return await self.hooks.run_epilog(JOB, settings, ExitStatus(3), unkillable, started=self.started)
+        return await self.hooks.run_epilog(JOB, settings, JobEnd(ExitStatus(3)), unkillable, started=self.started)
 
 
 def settings_of(tmp_path: Path, *, profile: str = "crane-requeue", flags: tuple[str, ...] = (), **points: str) -> HookSettings:

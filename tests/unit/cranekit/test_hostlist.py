@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cranekit.errors import CraneError, ErrorCode
-from cranekit.hostlist import MAX_NAMES, HostlistError, expand, fold
+from cranekit.hostlist import MAX_NAMES, HostlistError, expand, fold, fold_in_order
 
 host_names = st.from_regex(r"[a-z][a-z0-9.-]{0,6}[a-z0-9]?", fullmatch=True)
 
@@ -97,6 +97,34 @@ def test_fold_keeps_the_names(names: list[str]) -> None:
 def test_fold_keeps_ranges_and_padding(numbers: set[int], width: int) -> None:
     names = [f"cn{number:0{width}}" for number in numbers]
     assert sorted(expand(fold(names))) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        ([], ""),
+        (["cn01", "cn02", "cn03", "gpu"], "cn[01-03],gpu"),
+        (["cn02", "cn01"], "cn[02,01]"),
+        (["cn08", "cn09", "cn10", "cn9"], "cn[08-10,9]"),
+        (["a1", "b1", "a2"], "a1,b1,a2"),
+        (["n9", "n10", "n99", "n100"], "n[9-10,99-100]"),
+        (["r1-ib", "r2-ib", "r3"], "r[1-2]-ib,r3"),
+    ],
+)
+def test_fold_in_order(names: list[str], text: str) -> None:
+    assert fold_in_order(names) == text
+    assert expand(text) == names
+
+
+@given(st.lists(host_names | st.from_regex(r"n[0-9]{1,3}(-ib)?", fullmatch=True), max_size=40, unique=True))
+def test_fold_in_order_keeps_the_order(names: list[str]) -> None:
+    assert expand(fold_in_order(names)) == names
+
+
+@given(st.sets(st.integers(0, 2000), min_size=1), st.integers(0, 5))
+def test_in_order_a_sorted_list_is_as_short(numbers: set[int], width: int) -> None:
+    names = [f"n{number:0{width}}" for number in sorted(numbers)]
+    assert len(fold_in_order(names)) <= len(fold(names))
 
 
 @given(st.text(alphabet="ab01[]-,. ", max_size=30))

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from cranehooks.environment import (
     TASK_PATH,
     TWIN_SCOPES,
     VARIABLES,
+    allocation_environment,
     controller_hook_environment,
     launch_hook_environment,
     node_hook_environment,
@@ -20,9 +22,21 @@ from cranehooks.environment import (
     task_hook_environment,
     variables_of,
 )
-from cranehooks.model.ids import BATCH_STEP, Attempt, JobId, NodeName, StepId, StepKey, TaskId
-from cranehooks.model.job import ExitStatus, JobKind, JobOnNode, JobSpec, NodeShare, StepSpec
+from cranehooks.model.ids import BATCH_STEP, Attempt, JobId, NodeName, StepId, TaskId
+from cranehooks.model.job import (
+    ArrayBounds,
+    EqualShares,
+    ExitStatus,
+    JobEnd,
+    JobKind,
+    JobOnNode,
+    JobSpec,
+    NodeShare,
+    StepSpec,
+    equal_shares,
+)
 from cranehooks.model.points import HookPoint
+from cranekit.hostlist import expand
 
 CN01, CN02 = NodeName("cn01"), NodeName("cn02")
 SPEC = JobSpec(
@@ -41,6 +55,8 @@ SPEC = JobSpec(
     environment={"PATH": "/home/ann/bin", "LD_PRELOAD": "/home/ann/evil.so", "HOME": "/home/ann", "BASH_ENV": "/home/ann/x"},
     submit_host="login1",
     comment="urgent",
+    group="users",
+    stdout_path="out-%j-%N",
 )
 JOB = JobOnNode(
     JobId(42),
@@ -52,6 +68,7 @@ JOB = JobOnNode(
     start_time=1000.25,
     end_time=4600.25,
     restart_count=1,
+    layout=(EqualShares(1, 2, 4.0), EqualShares(1, 2, 3.0)),
 )
 STEP = StepSpec(StepId("0"), ("hostname",), 4, {CN01: (TaskId(0), TaskId(1)), CN02: (TaskId(2), TaskId(3))})
 
@@ -63,11 +80,14 @@ JOB_VARIABLES = {
     "CRANE_JOB_USER": "ann",
     "CRANE_JOB_UID": "1000",
     "CRANE_JOB_GID": "100",
+    "CRANE_JOB_GROUP": "users",
     "CRANE_JOB_ACCOUNT": "physics",
     "CRANE_JOB_PARTITION": "gpu",
     "CRANE_JOB_QOS": "high",
     "CRANE_JOB_NODELIST": "cn[01-02]",
     "CRANE_JOB_NUM_NODES": "2",
+    "CRANE_JOB_CPUS_PER_NODE": "4,3",
+    "CRANE_TASKS_PER_NODE": "2(x2)",
     "CRANE_JOB_START_TIME": "1000",
     "CRANE_JOB_END_TIME": "4600",
     "CRANE_JOB_WORK_DIR": "/home/ann",
@@ -77,6 +97,11 @@ JOB_VARIABLES = {
     "CRANE_NTASKS": "4",
     "CRANE_NTASKS_PER_NODE": "2",
     "CRANE_CPUS_PER_TASK": "1.5",
+}
+HOOK_VARIABLES = {
+    "CRANE_JOB_COMMENT": "urgent",
+    "CRANE_JOB_STDIN": "/dev/null",
+    "CRANE_JOB_STDOUT": "/home/ann/out-42-cn01",
 }
 NODE_VARIABLES = {
     "CRANE_NODENAME": "cn02",
@@ -91,17 +116,18 @@ NODE_VARIABLES = {
 def test_cranectld_prolog() -> None:
     assert controller_hook_environment(HookPoint.CRANECTLD_PROLOG, JOB) == {
         **JOB_VARIABLES,
-        "CRANE_JOB_COMMENT": "urgent",
+        **HOOK_VARIABLES,
         "CRANE_SCRIPT_CONTEXT": "prolog_cranectld",
     }
 
 
 def test_epilog() -> None:
-    assert node_hook_environment(HookPoint.EPILOG, JOB, exit_status=ExitStatus(1)) == {
+    assert node_hook_environment(HookPoint.EPILOG, JOB, end=JobEnd(ExitStatus(1), ExitStatus(3))) == {
         **JOB_VARIABLES,
         **NODE_VARIABLES,
-        "CRANE_JOB_COMMENT": "urgent",
+        **HOOK_VARIABLES,
         "CRANE_SCRIPT_CONTEXT": "epilog_craned",
+        "CRANE_JOB_DERIVED_EC": "768",
         "CRANE_JOB_EXIT_CODE": "256",
         "CRANE_JOB_EXIT_CODE2": "1:0",
     }
@@ -126,22 +152,66 @@ def test_task() -> None:
 
 
 def test_crun_epilog() -> None:
-    key = StepKey(JobId(42), Attempt(2), StepId("7"))
-    assert launch_hook_environment(
-        HookPoint.CRUN_EPILOG, {"HOME": "/h"}, key, (CN01, CN02), step_nodes=(CN02,), ntasks=2, exit_status=ExitStatus(signal=9)
-    ) == {
+    step = StepSpec(StepId("7"), ("hostname",), 2, {CN02: (TaskId(0), TaskId(1))})
+    outer = {"HOME": "/h", "CRANE_JOB_ID": "1", "SLURM_JOB_GID": "100", "SLURM_JOB_ID": "1", "SLURM_PROCID": "0"}
+    environment = launch_hook_environment(HookPoint.CRUN_EPILOG, outer, JOB, step, exit_status=ExitStatus(signal=9), slurm=True)
+    assert {name: value for name, value in environment.items() if not name.startswith("SLURM_")} == {
         "HOME": "/h",
-        "CRANE_JOB_ID": "42",
-        "CRANE_JOB_ATTEMPT": "2",
-        "CRANE_JOB_NODELIST": "cn[01-02]",
-        "CRANE_JOB_NUM_NODES": "2",
+        **JOB_VARIABLES,
+        "CRANE_CPUS_PER_TASK": "1",
         "CRANE_STEP_ID": "7",
         "CRANE_STEP_NODELIST": "cn02",
         "CRANE_STEP_NUM_TASKS": "2",
+        "CRANE_STEP_NUM_NODES": "1",
+        "CRANE_STEP_TASKS_PER_NODE": "2",
         "CRANE_SCRIPT_CONTEXT": "epilog_crun",
         "CRANE_JOB_EXIT_CODE": "9",
         "CRANE_JOB_EXIT_CODE2": "0:9",
     }
+    # What the surrounding job told and this table does not, stays, as in Slurm.
+    assert slurm_variables(environment) == {
+        "SLURM_CLUSTER_NAME": "test",
+        "SLURM_JOBID": "42",
+        "SLURM_JOB_ACCOUNT": "physics",
+        "SLURM_JOB_CPUS_PER_NODE": "4,3",
+        "SLURM_JOB_EXIT_CODE": "9",
+        "SLURM_JOB_EXIT_CODE2": "0:9",
+        "SLURM_JOB_GID": "100",
+        "SLURM_JOB_ID": "42",
+        "SLURM_JOB_NAME": "train",
+        "SLURM_JOB_NODELIST": "cn[01-02]",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_JOB_PARTITION": "gpu",
+        "SLURM_JOB_QOS": "high",
+        "SLURM_JOB_UID": "1000",
+        "SLURM_JOB_USER": "ann",
+        "SLURM_NNODES": "2",
+        "SLURM_NODELIST": "cn[01-02]",
+        "SLURM_NPROCS": "2",
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_PROCID": "0",
+        "SLURM_SCRIPT_CONTEXT": "epilog_srun",
+        "SLURM_STEPID": "7",
+        "SLURM_STEP_ID": "7",
+        "SLURM_SUBMIT_DIR": "/home/ann",
+        "SLURM_SUBMIT_HOST": "login1",
+        "SLURM_TASKS_PER_NODE": "2",
+    }
+
+
+def test_the_command_of_an_allocation() -> None:
+    environment = allocation_environment(JOB, slurm=True)
+    assert {name: value for name, value in environment.items() if name.startswith("CRANE_")} == JOB_VARIABLES
+    expected = {
+        "SLURM_JOB_ID": "42",
+        "SLURM_JOB_NODELIST": "cn[01-02]",
+        "SLURM_JOB_CPUS_PER_NODE": "4,3",
+        "SLURM_TASKS_PER_NODE": "2(x2)",
+        "SLURM_NTASKS": "4",
+    }
+    assert expected.items() <= environment.items()
+    assert not [name for name in environment if "STEP" in name or "CONTEXT" in name]
 
 
 @pytest.mark.parametrize("point", [HookPoint.CRANECTLD_PROLOG, HookPoint.CRANECTLD_EPILOG, HookPoint.PROLOG, HookPoint.EPILOG])
@@ -160,6 +230,7 @@ SLURM_OF_EVERY_HOOK = {
     "SLURM_JOB_ID", "SLURM_JOBID", "SLURM_JOB_RESTART_COUNT", "SLURM_JOB_USER", "SLURM_JOB_UID", "SLURM_JOB_GID", "SLURM_JOB_ACCOUNT",
     "SLURM_JOB_PARTITION", "SLURM_JOB_QOS", "SLURM_JOB_NODELIST", "SLURM_NODELIST", "SLURM_JOB_NUM_NODES", "SLURM_JOB_START_TIME",
     "SLURM_JOB_END_TIME", "SLURM_JOB_WORK_DIR", "SLURM_WORKING_DIR", "SLURM_CLUSTER_NAME", "SLURM_JOB_COMMENT", "SLURM_SCRIPT_CONTEXT",
+    "SLURM_JOB_CPUS_PER_NODE", "SLURM_JOB_STDIN", "SLURM_JOB_STDOUT",
 }  # fmt: skip
 
 
@@ -168,9 +239,10 @@ def slurm_variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def test_slurm_twins_of_a_node_hook() -> None:
-    environment = slurm_variables(node_hook_environment(HookPoint.EPILOG, JOB, exit_status=ExitStatus(0, 9), slurm=True))
+    environment = slurm_variables(node_hook_environment(HookPoint.EPILOG, JOB, end=JobEnd(ExitStatus(0, 9)), slurm=True))
     assert set(environment) == SLURM_OF_EVERY_HOOK | {
         "SLURM_UID", "SLURMD_NODENAME", "SLURM_NODEID", "SLURM_JOB_NTASKS", "SLURM_JOB_EXIT_CODE", "SLURM_JOB_EXIT_CODE2",
+        "SLURM_JOB_DERIVED_EC",
     }  # fmt: skip
     expected = {
         "SLURM_JOBID": "42",
@@ -186,8 +258,9 @@ def test_slurm_twins_of_a_node_hook() -> None:
 
 def test_slurm_twins_of_a_controller_hook() -> None:
     environment = slurm_variables(controller_hook_environment(HookPoint.CRANECTLD_PROLOG, JOB, slurm=True))
-    assert set(environment) == SLURM_OF_EVERY_HOOK | {"SLURM_JOB_NAME"}
+    assert set(environment) == SLURM_OF_EVERY_HOOK | {"SLURM_JOB_NAME", "SLURM_JOB_GROUP"}
     assert environment["SLURM_SCRIPT_CONTEXT"] == "prolog_slurmctld"
+    assert environment["SLURM_JOB_GROUP"] == "users"
 
 
 def test_slurm_twins_of_a_task() -> None:
@@ -254,10 +327,57 @@ def test_what_is_not_known_is_not_set() -> None:
 
 
 def test_array_elements() -> None:
-    job = replace(JOB, spec=replace(SPEC, array_job_id=JobId(40), array_task_id=0))
+    spec = replace(SPEC, array_job_id=JobId(40), array_task_id=0, array=ArrayBounds.of([0, 3, 6]))
+    job = replace(JOB, spec=spec)
+    told = {"JOB_ID": "40", "TASK_ID": "0", "TASK_COUNT": "3", "TASK_MIN": "0", "TASK_MAX": "6", "TASK_STEP": "3"}
     environment = controller_hook_environment(HookPoint.CRANECTLD_PROLOG, job, slurm=True)
-    names = ("CRANE_ARRAY_JOB_ID", "CRANE_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_ID")
-    assert [environment[name] for name in names] == ["40", "0", "0"]
+    assert {name: environment[f"CRANE_ARRAY_{name}"] for name in told} == told
+    assert {name: environment[f"SLURM_ARRAY_{name}"] for name in told} == told
+    # As Slurm: its node hooks know nothing of the array; which element it is is told all the same.
+    environment = node_hook_environment(HookPoint.PROLOG, job, slurm=True)
+    assert {name for name in environment if name.startswith("SLURM_ARRAY_")} == {"SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"}
+
+
+@pytest.mark.parametrize(
+    ("indexes", "bounds"),
+    [
+        ((7,), (1, 7, 7, 1)),
+        ((9, 3, 6), (3, 3, 9, 3)),
+        ((1, 2, 7), (3, 1, 7, 1)),
+        ((0, 1, 2), (3, 0, 2, 1)),
+        ((4, 4), (1, 4, 4, 1)),
+    ],
+)
+def test_the_bounds_of_an_array(indexes: tuple[int, ...], bounds: tuple[int, ...]) -> None:
+    assert ArrayBounds.of(indexes) == ArrayBounds(*bounds)
+
+
+def test_output_files_are_those_of_a_batch_job() -> None:
+    job = replace(JOB, spec=replace(SPEC, stderr_path="/logs/%x.err"))
+    environment = node_hook_environment(HookPoint.PROLOG, job, slurm=True)
+    assert environment["SLURM_JOB_STDERR"] == environment["CRANE_JOB_STDERR"] == "/logs/train.err"
+    environment = node_hook_environment(HookPoint.PROLOG, replace(JOB, spec=replace(SPEC, kind=JobKind.RUN)), slurm=True)
+    assert not [name for name in environment if "_STD" in name]
+
+
+def test_slurm_names_have_whole_cpus() -> None:
+    job = replace(
+        JOB, share=replace(JOB.share, cpus=0.5), layout=(EqualShares(2, 1, 0.5), EqualShares(1, 1, 1.0), EqualShares(1, 3, 1.01))
+    )
+    environment = task_environment(job, replace(STEP, cpus_per_task=0.5), TaskId(0), slurm=True)
+    names = ("CPUS_ON_NODE", "CPUS_PER_TASK", "JOB_CPUS_PER_NODE")
+    assert [environment[f"CRANE_{name}"] for name in names] == ["0.5", "0.5", "0.5(x2),1,1.01"]
+    assert [environment[f"SLURM_{name}"] for name in names] == ["1", "1", "1(x3),2"]
+
+
+def test_slurm_counts_the_tasks_of_the_step_in_a_step_and_of_the_job_elsewhere() -> None:
+    step = StepSpec(StepId("0"), ("a",), 3, {CN01: (TaskId(0), TaskId(1)), CN02: (TaskId(2),)})
+    batch = StepSpec(BATCH_STEP, (), 1, {CN01: (TaskId(0),)})
+    names = ("SLURM_NTASKS", "SLURM_NPROCS", "SLURM_TASKS_PER_NODE", "CRANE_NTASKS", "CRANE_TASKS_PER_NODE")
+    environment = task_environment(JOB, step, TaskId(0), slurm=True)
+    assert [environment[name] for name in names] == ["3", "3", "2,1", "4", "2(x2)"]
+    environment = task_environment(JOB, batch, TaskId(0), slurm=True)
+    assert [environment[name] for name in names] == ["4", "4", "2(x2)", "4", "2(x2)"]
 
 
 def test_the_batch_step() -> None:
@@ -302,6 +422,41 @@ def test_task_hooks_see_the_task_environment(point: HookPoint) -> None:
 
 
 TEXT = st.text(max_size=30)
+COUNTS = st.lists(st.integers(0, 5), min_size=1, max_size=30)
+
+
+def unfolded(text: str) -> list[int]:
+    """As scripts read it: `4(x2),8`."""
+    counts: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"([0-9]+)(?:\(x([0-9]+)\))?", part)
+        assert match, text
+        assert match[2] is None or int(match[2]) > 1
+        counts += [int(match[1])] * int(match[2] or 1)
+    return counts
+
+
+@given(COUNTS, COUNTS)
+def test_folded_counts_are_the_counts_again(cpus: list[int], tasks: list[int]) -> None:
+    held = [
+        NodeShare(NodeName(f"n{number}"), count, cpu, 0) for number, (cpu, count) in enumerate(zip(cpus, tasks, strict=False))
+    ]
+    job = replace(JOB, nodes=tuple(share.node for share in held), layout=equal_shares(held))
+    environment = controller_hook_environment(HookPoint.CRANECTLD_PROLOG, job, slurm=True)
+    assert unfolded(environment["SLURM_JOB_CPUS_PER_NODE"]) == [share.cpus for share in held]
+    assert unfolded(environment["CRANE_TASKS_PER_NODE"]) == [share.ntasks for share in held]
+    for text in (environment["SLURM_JOB_CPUS_PER_NODE"], environment["CRANE_TASKS_PER_NODE"]):
+        plain = [part.partition("(")[0] for part in text.split(",")]
+        assert all(before != after for before, after in pairwise(plain))
+
+
+@given(st.lists(st.from_regex(r"[a-z]{1,3}-?[0-9]{1,3}(-ib)?", fullmatch=True), min_size=1, max_size=30, unique=True))
+def test_the_list_of_nodes_is_all_of_them(names: list[str]) -> None:
+    job = replace(JOB, nodes=tuple(map(NodeName, names)))
+    environment = controller_hook_environment(HookPoint.CRANECTLD_PROLOG, job, slurm=True)
+    # In their order, which the counts per node follow.
+    assert expand(environment["SLURM_JOB_NODELIST"]) == names
+    assert environment["SLURM_JOB_NUM_NODES"] == str(len(names))
 
 
 @given(TEXT, TEXT, TEXT)

@@ -19,7 +19,7 @@ from cranekit.rpc.credentials import (
 )
 
 SECRET = b"s" * 32
-USER = Identity(Role.USER, uid=1_000, gid=100, user="alice", groups=(100, 200))
+USER = Identity(Role.USER, uid=1_000, gid=100, user="alice", groups=(100, 200), group="users")
 
 
 def _refused(metadata: credentials.Metadata, match: str) -> None:

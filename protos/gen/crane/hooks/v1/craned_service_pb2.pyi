@@ -168,6 +168,7 @@ class ReleaseJobRequest(_message.Message):
     JOB_FIELD_NUMBER: _builtins.int
     EXIT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    DERIVED_EXIT_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     @_builtins.property
     def job(self) -> _job_pb2.JobOnNode: ...
@@ -175,16 +176,21 @@ class ReleaseJobRequest(_message.Message):
     def exit(self) -> _job_pb2.ExitStatus:
         """The job's result so far, for the Epilog's environment."""
 
+    @_builtins.property
+    def derived_exit(self) -> _job_pb2.ExitStatus:
+        """The highest of its numbered steps so far."""
+
     def __init__(
         self,
         *,
         job: _job_pb2.JobOnNode | None = ...,
         exit: _job_pb2.ExitStatus | None = ...,
         reason: _builtins.str = ...,
+        derived_exit: _job_pb2.ExitStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["exit", b"exit", "job", b"job"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["derived_exit", b"derived_exit", "exit", b"exit", "job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit", b"exit", "job", b"job", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["derived_exit", b"derived_exit", "exit", b"exit", "job", b"job", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

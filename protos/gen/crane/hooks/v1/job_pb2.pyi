@@ -138,7 +138,7 @@ Global___StdioMode: _TypeAlias = StdioMode  # noqa: Y015
 
 @_typing.final
 class JobSpec(_message.Message):
-    """What was asked for. The identity fields (uid, gid, user, groups) of a request are ignored: the controller fills
+    """What was asked for. The identity fields (uid, gid, user, groups, group) of a request are ignored: the controller fills
     them from the caller's credentials.
     """
 
@@ -198,6 +198,8 @@ class JobSpec(_message.Message):
     GPUS_FIELD_NUMBER: _builtins.int
     EXCLUSIVE_FIELD_NUMBER: _builtins.int
     CPUS_REQUESTED_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    ARRAY_FIELD_NUMBER: _builtins.int
     kind: Global___JobKind.ValueType
     uid: _builtins.int
     gid: _builtins.int
@@ -245,6 +247,8 @@ class JobSpec(_message.Message):
     """Whole nodes: all their CPUs and gres, and nobody else there."""
     cpus_requested: _builtins.bool
     """Whether cpus_per_task was asked for, and so is a limit too. Unset: when it is not 0."""
+    group: _builtins.str
+    """Name of the primary group; an identity field."""
     @_builtins.property
     def groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -255,6 +259,10 @@ class JobSpec(_message.Message):
     def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def script_arguments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def array(self) -> Global___ArrayBounds:
+        """Set with the two above."""
+
     def __init__(
         self,
         *,
@@ -292,10 +300,12 @@ class JobSpec(_message.Message):
         gpus: _builtins.str = ...,
         exclusive: _builtins.bool = ...,
         cpus_requested: _builtins.bool | None = ...,
+        group: _builtins.str = ...,
+        array: Global___ArrayBounds | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_array_job_id", b"_array_job_id", "_array_task_id", b"_array_task_id", "_cpus_requested", b"_cpus_requested", "array_job_id", b"array_job_id", "array_task_id", b"array_task_id", "cpus_requested", b"cpus_requested", "time_limit", b"time_limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_array_job_id", b"_array_job_id", "_array_task_id", b"_array_task_id", "_cpus_requested", b"_cpus_requested", "array", b"array", "array_job_id", b"array_job_id", "array_task_id", b"array_task_id", "cpus_requested", b"cpus_requested", "time_limit", b"time_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_array_job_id", b"_array_job_id", "_array_task_id", b"_array_task_id", "_cpus_requested", b"_cpus_requested", "account", b"account", "array_job_id", b"array_job_id", "array_task_id", b"array_task_id", "comment", b"comment", "cpus_per_task", b"cpus_per_task", "cpus_requested", b"cpus_requested", "cwd", b"cwd", "environment", b"environment", "exclude", b"exclude", "exclusive", b"exclusive", "gid", b"gid", "gpus", b"gpus", "gres", b"gres", "groups", b"groups", "kind", b"kind", "memory_per_cpu_bytes", b"memory_per_cpu_bytes", "memory_per_node_bytes", b"memory_per_node_bytes", "name", b"name", "nodelist", b"nodelist", "ntasks", b"ntasks", "ntasks_per_node", b"ntasks_per_node", "num_nodes", b"num_nodes", "partition", b"partition", "qos", b"qos", "requeue", b"requeue", "script", b"script", "script_arguments", b"script_arguments", "script_name", b"script_name", "stderr_path", b"stderr_path", "stdout_path", b"stdout_path", "submit_host", b"submit_host", "time_limit", b"time_limit", "uid", b"uid", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_array_job_id", b"_array_job_id", "_array_task_id", b"_array_task_id", "_cpus_requested", b"_cpus_requested", "account", b"account", "array", b"array", "array_job_id", b"array_job_id", "array_task_id", b"array_task_id", "comment", b"comment", "cpus_per_task", b"cpus_per_task", "cpus_requested", b"cpus_requested", "cwd", b"cwd", "environment", b"environment", "exclude", b"exclude", "exclusive", b"exclusive", "gid", b"gid", "gpus", b"gpus", "gres", b"gres", "group", b"group", "groups", b"groups", "kind", b"kind", "memory_per_cpu_bytes", b"memory_per_cpu_bytes", "memory_per_node_bytes", b"memory_per_node_bytes", "name", b"name", "nodelist", b"nodelist", "ntasks", b"ntasks", "ntasks_per_node", b"ntasks_per_node", "num_nodes", b"num_nodes", "partition", b"partition", "qos", b"qos", "requeue", b"requeue", "script", b"script", "script_arguments", b"script_arguments", "script_name", b"script_name", "stderr_path", b"stderr_path", "stdout_path", b"stdout_path", "submit_host", b"submit_host", "time_limit", b"time_limit", "uid", b"uid", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__array_job_id: _TypeAlias = _typing.Literal["array_job_id"]  # noqa: Y015
     _WhichOneofArgType__array_job_id: _TypeAlias = _typing.Literal["_array_job_id", b"_array_job_id"]  # noqa: Y015
@@ -339,6 +349,37 @@ class HeldDevices(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HeldDevices: _TypeAlias = HeldDevices  # noqa: Y015
+
+@_typing.final
+class ArrayBounds(_message.Message):
+    """The array that a job is an element of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    first: _builtins.int
+    last: _builtins.int
+    step: _builtins.int
+    """From one index to the next; 1 where the distances differ."""
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        first: _builtins.int = ...,
+        last: _builtins.int = ...,
+        step: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "first", b"first", "last", b"last", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArrayBounds: _TypeAlias = ArrayBounds  # noqa: Y015
 
 @_typing.final
 class NodeShare(_message.Message):
@@ -445,6 +486,33 @@ class NodeUsage(_message.Message):
 Global___NodeUsage: _TypeAlias = NodeUsage  # noqa: Y015
 
 @_typing.final
+class EqualShares(_message.Message):
+    """Neighbours among the nodes of an allocation that hold as much each."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODES_FIELD_NUMBER: _builtins.int
+    NTASKS_FIELD_NUMBER: _builtins.int
+    CPUS_FIELD_NUMBER: _builtins.int
+    nodes: _builtins.int
+    ntasks: _builtins.int
+    cpus: _builtins.float
+    def __init__(
+        self,
+        *,
+        nodes: _builtins.int = ...,
+        ntasks: _builtins.int = ...,
+        cpus: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpus", b"cpus", "nodes", b"nodes", "ntasks", b"ntasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EqualShares: _TypeAlias = EqualShares  # noqa: Y015
+
+@_typing.final
 class JobOnNode(_message.Message):
     """All a node must know of a job. It travels with every message about the job, so that none depends on an earlier one."""
 
@@ -459,6 +527,7 @@ class JobOnNode(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     RESTART_COUNT_FIELD_NUMBER: _builtins.int
+    LAYOUT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     attempt: _builtins.int
     cluster: _builtins.str
@@ -477,6 +546,10 @@ class JobOnNode(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """Unset without a time limit."""
 
+    @_builtins.property
+    def layout(self) -> _containers.RepeatedCompositeFieldContainer[Global___EqualShares]:
+        """What all nodes hold, in their order."""
+
     def __init__(
         self,
         *,
@@ -489,10 +562,11 @@ class JobOnNode(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         restart_count: _builtins.int = ...,
+        layout: _abc.Iterable[Global___EqualShares] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "share", b"share", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cluster", b"cluster", "end_time", b"end_time", "job_id", b"job_id", "nodes", b"nodes", "restart_count", b"restart_count", "share", b"share", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cluster", b"cluster", "end_time", b"end_time", "job_id", b"job_id", "layout", b"layout", "nodes", b"nodes", "restart_count", b"restart_count", "share", b"share", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
