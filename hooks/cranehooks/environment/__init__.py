@@ -152,8 +152,11 @@ def _computed(facts: Facts, scope: Scope, *, slurm: bool) -> dict[str, str]:
             continue
         if (value := variable.value(facts)) is not None:
             result[variable.name] = value
-        if slurm and (twin := (variable.twin_value or variable.value)(facts)) is not None:
-            result.update(dict.fromkeys(variable.twins_in(scope), twin))
+        if not slurm:
+            continue
+        for twin in variable.twins_in(scope):
+            if (value := variable.value_of(twin)(facts)) is not None:
+                result[twin] = value
     return result
 
 

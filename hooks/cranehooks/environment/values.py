@@ -8,13 +8,16 @@ from itertools import groupby
 from cranehooks.model.ids import BATCH_STEP, TaskId
 from cranehooks.model.job import ArrayBounds, ExitStatus, JobEnd, JobKind, JobOnNode, StepSpec
 from cranehooks.model.output_files import output_path
-from cranehooks.model.points import HookPoint
+from cranehooks.model.points import HookPoint, Runner, points_of
 from cranekit import hostlist
 
 _MIB = 1 << 20
 
 NO_INPUT = "/dev/null"
 """Standard input of a batch script."""
+
+
+LAUNCH_POINTS = frozenset(points_of(Runner.CRUN))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,12 @@ def nodes(facts: Facts) -> str:
 def restarts(facts: Facts) -> str:
     # Not the count that MaxRequeueCount bounds: a release begins that one anew.
     return str(facts.job.attempt - 1)
+
+
+def node_count(facts: Facts) -> str:
+    """As Slurm counts: the step's own in a task of crun's, the job's elsewhere."""
+    is_task = facts.point not in LAUNCH_POINTS and is_numbered_step(facts)
+    return (step_node_count(facts) if is_task else None) or str(len(facts.job.nodes))
 
 
 def cpus_per_node(facts: Facts) -> str | None:

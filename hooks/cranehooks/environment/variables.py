@@ -1,7 +1,7 @@
 """The table of variables: which exist, where, and what they mean."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from cranehooks.environment import values
@@ -44,8 +44,13 @@ class Variable:
     value: Value
     twin_value: Value | None = None
     """Where the twins' format differs."""
+    special: Mapping[str, Value] = field(default_factory=dict)
+    """Twins that have a value of their own."""
     after_only: bool = False
     """Set for after-points only."""
+
+    def value_of(self, twin: str) -> Value:
+        return self.special.get(twin) or self.twin_value or self.value
 
     def twins_in(self, scope: Scope) -> tuple[str, ...]:
         """The twins that are set there."""
@@ -93,8 +98,9 @@ VARIABLES: tuple[Variable, ...] = (
         "CRANE_JOB_NUM_NODES",
         ("SLURM_JOB_NUM_NODES", "SLURM_NNODES"),
         _ALL,
-        "how many nodes the job has",
+        "how many nodes the job has (SLURM_NNODES in a task of crun's: the step)",
         lambda f: str(len(f.job.nodes)),
+        special={"SLURM_NNODES": values.node_count},
     ),
     Variable(
         "CRANE_JOB_CPUS_PER_NODE",

@@ -86,7 +86,7 @@ def variables_of_an_array_job(stage: Stage) -> Mapping[str, str]:
 def bounds_of_arrays(stage: Stage) -> Mapping[str, str]:
     record(stage, ("PrologSlurmctld",))
     rows: dict[str, str] = {}
-    for array in ("3-9:3", "1,2,7", "4,2", "2-4:2", "9,6,3", "0-2", "1-2,5-6", "1,4-10:3"):
+    for array in ("3-9:3", "1,2,7", "9,6,3", "0-2"):
         stage.submit("true", "-w", NODES[0], f"--array={array}", "--wait")
         stage.idle()
         variables = stage.environment("PrologSlurmctld", "")
@@ -109,7 +109,8 @@ def variables_of_output_files(stage: Stage) -> Mapping[str, str]:
 @comparison("environment/steps of an allocation")
 def variables_of_steps_of_an_allocation(stage: Stage) -> Mapping[str, str]:
     record(stage, ("SrunProlog", "TaskProlog", "Epilog", "EpilogSlurmctld"))
-    stage.salloc("-N2", "-n3", "sh", "-c", f"srun -N1 -n1 -w {NODES[0]} sh -c 'exit 2'; srun -N1 -n1 -w {NODES[0]} true")
+    srun = f'"{stage.system.programs["srun"]}" -N1 -n1 -w {NODES[0]}'
+    stage.salloc("-N2", "-n3", "sh", "-c", f"{srun} sh -c 'exit 2'; {srun} true")
     stage.idle()
     rows = seen(stage, ("SrunProlog", "TaskProlog", "Epilog", "EpilogSlurmctld"))
     names = ("NODE", "TASK", "PROC", "_EC", "EXIT_CODE", "STEP_ID")
