@@ -6,12 +6,19 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
+from tests.support.drivers_exercised import drivers_in
 from tests.support.leaks import no_leaks
 
 # Two busy cores make any deadline a coin toss. In CI the examples are the same in every run.
 hypothesis.settings.register_profile("default", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.register_profile("ci", hypothesis.settings.get_profile("default"), derandomize=True, database=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tells which containment drivers the tests ran with: the machine decides that, and a reader of the output cannot see it."""
+    if drivers := drivers_in(terminalreporter.getreports("passed")):
+        terminalreporter.write_line(f"containment drivers exercised: {', '.join(drivers)}")
 
 
 @pytest.fixture(autouse=True)

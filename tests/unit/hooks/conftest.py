@@ -11,6 +11,7 @@ from cranehooks.execution.containment.detect import DRIVERS, ContainmentUnavaila
 from cranehooks.execution.process import reap_orphans
 from cranehooks.testing.faulty_scripts import HookScripts
 from tests.support.control_groups import removed_control_groups
+from tests.support.drivers_exercised import exercised
 from tests.support.eventually import eventually
 
 
@@ -40,5 +41,6 @@ def containment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cont
             driver, _ = detect(request.param, name)
         except ContainmentUnavailableError as error:
             pytest.skip(str(error))
+        exercised(request.node, driver.driver)
         yield driver
         driver.close()
