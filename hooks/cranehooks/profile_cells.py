@@ -136,6 +136,17 @@ CELLS: tuple[ProfileCell, ...] = (
         ),
     ),
     ProfileCell(
+        "batch_start",
+        "batch script starts (Alloc)",
+        lambda profile: profile.batch_start.value,
+        _sources(
+            f"{_FIRST_GUIDE}: Prologs on all nodes at allocation",
+            f"{_OURS}: as crane-requeue",
+            f"{_SLURM_CONF}: PrologFlags, DeferBatch",
+            "as slurm",
+        ),
+    ),
+    ProfileCell(
         "order",
         "order of scripts",
         lambda profile: profile.order.value,

@@ -38,6 +38,13 @@ class CancelDuringProlog(Enum):
     AWAITS = "the Prolog runs to its end"
 
 
+class BatchStart(Enum):
+    """When a batch script may start under `Alloc` and the flags that imply it."""
+
+    OWN_PROLOG = "after the Prolog of its own node, with DeferBatch after those of all nodes"
+    ALL_PROLOGS = "after the Prologs of all nodes"
+
+
 class EpilogFailure(Enum):
     """What a failing after-hook on a node does to the node. The job's result stays in any case."""
 
@@ -140,6 +147,7 @@ class Profile:
     """Words that PrologFlags may name."""
     directory_entry: DirectoryEntry = DirectoryEntry.NO_SCRIPT
     cancel_during_prolog: CancelDuringProlog = CancelDuringProlog.STOPS
+    batch_start: BatchStart = BatchStart.ALL_PROLOGS
     epilog_failure: EpilogFailure = EpilogFailure.DRAIN
     task_epilog_failure: EpilogFailure = EpilogFailure.LOG
     cranectld_epilog_failure: EpilogFailure = EpilogFailure.LOG
@@ -168,9 +176,7 @@ INCOMPATIBLE_FLAGS: tuple[tuple[PrologFlag, PrologFlag, str], ...] = (
     (PrologFlag.RUN_IN_JOB, PrologFlag.SERIAL, "hooks inside their jobs cannot take turns on the node"),
 )
 
-UNSUPPORTED_FLAGS: frozenset[PrologFlag] = frozenset(
-    {PrologFlag.CONTAIN, PrologFlag.DEFER_BATCH, PrologFlag.RUN_IN_JOB, PrologFlag.X11}
-)
+UNSUPPORTED_FLAGS: frozenset[PrologFlag] = frozenset({PrologFlag.CONTAIN, PrologFlag.RUN_IN_JOB, PrologFlag.X11})
 """Known words that this version refuses, so that no site believes it has what it has not."""
 
 
@@ -203,6 +209,7 @@ _SLURM = Profile(
     flags=frozenset(PrologFlag),
     directory_entry=DirectoryEntry.FAILS,
     cancel_during_prolog=CancelDuringProlog.AWAITS,
+    batch_start=BatchStart.OWN_PROLOG,
     slurm_environment=True,
     notes=(
         "Slurm has no timeout unless one is set, and a hook that hangs keeps its job completing for ever: here 300 s apply.",
@@ -286,6 +293,7 @@ PROFILES: dict[str, Profile] = {
             flags=frozenset(PrologFlag),
             directory_entry=DirectoryEntry.RUN_PARTS,
             cancel_during_prolog=CancelDuringProlog.AWAITS,
+            batch_start=BatchStart.OWN_PROLOG,
             slurm_environment=True,
             notes=(
                 *_SLURM.notes,
@@ -342,6 +350,7 @@ OVERRIDES: dict[str, Override] = {
     "CancelDuringProlog": Override(
         "cancel_during_prolog", {"stop": CancelDuringProlog.STOPS, "await": CancelDuringProlog.AWAITS}
     ),
+    "BatchScriptStart": Override("batch_start", {"own-node": BatchStart.OWN_PROLOG, "all-nodes": BatchStart.ALL_PROLOGS}),
     "ScriptOrder": Override(
         "order",
         {

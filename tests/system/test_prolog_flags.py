@@ -3,12 +3,15 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tests.support.eventually import eventually
 from tests.support.scripted_cluster import ScriptedCluster
 
 
 @contextmanager
-def flagged(*flags: str, points: tuple[str, ...] = ("Prolog", "Epilog", "TaskProlog")) -> Iterator[ScriptedCluster]:
-    with ScriptedCluster(points=points, hooks={"PrologFlags": ", ".join(flags)}) as cluster:
+def flagged(
+    *flags: str, points: tuple[str, ...] = ("Prolog", "Epilog", "TaskProlog"), profile: str = "crane-requeue"
+) -> Iterator[ScriptedCluster]:
+    with ScriptedCluster(points=points, hooks={"PrologFlags": ", ".join(flags)}, Profile=profile) as cluster:
         yield cluster
         cluster.settle()
 
@@ -71,3 +74,34 @@ def test_forced_requeue_runs_again_what_asked_not_to() -> None:
         stage.submit("forced", "true", "--no-requeue")
         job = stage.ended("forced")
         assert (job.state, job.attempt, job.nodes) == ("Completed", 2, ("cn02",))
+
+
+def test_deferred_batch_script_starts_after_the_slowest_node() -> None:
+    with flagged("deferbatch", profile="slurm") as stage:
+        gate = stage.gate("deferred")
+        stage.plan("deferred", "Prolog", gate.line, node="cn02")
+        stage.submit("deferred", f"echo script >> {stage.work}/order", "-N2", "-n2")
+        gate.await_arrivals()
+        assert stage.job("deferred").state == "Configuring"
+        assert not (stage.work / "order").exists()
+        (stage.work / "order").write_text("prolog\n")
+        (stage.work / "order").chmod(0o666)
+        gate.open()
+        assert stage.ended("deferred").state == "Completed"
+        assert (stage.work / "order").read_text() == "prolog\nscript\n"
+
+
+def test_without_deferbatch_slurms_batch_script_waits_for_its_own_node_alone() -> None:
+    with flagged("Alloc", profile="slurm") as stage:
+        gate = stage.gate("eager")
+        stage.plan("eager", "Prolog", gate.line, node="cn02")
+        stage.submit("eager", "echo started; crun -w cn02 echo there", "-N2", "-n2")
+        gate.await_arrivals()
+        assert stage.await_state("eager", "Running").state == "Running"
+        eventually(lambda: stage.output("eager") == "started\n")
+        # A step on the other node waits for that node's Prolog.
+        eventually(lambda: "0" in {step.step_id for step in stage.job("eager").steps})
+        assert {call.node for call in stage.calls("eager", "TaskProlog")} == {"cn01"}
+        gate.open()
+        assert stage.ended("eager").state == "Completed"
+        assert stage.output("eager") == "started\nthere\n"

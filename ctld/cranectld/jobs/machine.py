@@ -47,9 +47,9 @@ from cranectld.jobs.events import (
     StopTimeLimit,
     TimeLimitReached,
 )
-from cranectld.jobs.model import Ending, EndKind, HookProgress, Job, JobState, NodeProgress, Step, StepState
+from cranectld.jobs.model import Ending, EndKind, HookProgress, Job, JobState, NodeProgress, StepState
 from cranehooks.model.ids import BATCH_STEP, Attempt, NodeName
-from cranehooks.model.job import ExitStatus, JobKind, StdioMode, StepSpec
+from cranehooks.model.job import ExitStatus, JobKind
 from cranehooks.model.outcome import OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookRun
@@ -178,23 +178,7 @@ def _run(job: Job, at: float) -> Result:
         effects.append(StartTimeLimit(job.spec.time_limit_s))
     effects.append(Decide(DecisionKind.RUN))
     if job.spec.kind is JobKind.BATCH and job.spec.script:
-        first = job.nodes[0]
-        step = Step(
-            StepSpec(
-                step_id=BATCH_STEP,
-                argv=(),
-                ntasks=1,
-                tasks_per_node={first: (0,)},
-                cpus_per_task=job.spec.cpus_per_task,
-                environment=job.spec.environment,
-                cwd=job.spec.cwd,
-                stdio=StdioMode.FILES,
-                name=job.spec.name,
-            ),
-            nodes=(first,),
-            sent=True,
-        )
-        job = replace(job, steps={**job.steps, BATCH_STEP: step})
+        job, first = steps.with_batch_step(job)
         effects.append(SendStep(first, BATCH_STEP))
     return job, effects
 
@@ -240,8 +224,7 @@ def _prolog_ended(job: Job, event: PrologEnded, requeue: RequeuePolicy) -> Resul
         if progress is NodeProgress.RELEASING:
             return job, []
         job = replace(job, progress={**job.progress, node: NodeProgress.READY})
-        waiting = [name for name, state in job.progress.items() if state is NodeProgress.PREPARING]
-        if job.state is JobState.CONFIGURING and not waiting:
+        if job.state is JobState.CONFIGURING and steps.may_start(job):
             return _run(job, event.at)
         return job, []
     decided = verdict(job, run)

@@ -18,9 +18,10 @@ from cranectld.jobs.events import (
     StepStarted,
     TerminateStep,
 )
-from cranectld.jobs.model import Job, JobState, Step, StepState
-from cranehooks.model.ids import NodeName, StepId
-from cranehooks.model.job import ExitStatus, StepSpec
+from cranectld.jobs.model import Job, JobState, NodeProgress, Step, StepState
+from cranehooks.model.ids import BATCH_STEP, NodeName, StepId
+from cranehooks.model.job import ExitStatus, JobKind, StdioMode, StepSpec
+from cranehooks.profiles import BatchStart, PrologFlag, effective
 from cranekit.hostlist import fold
 
 MAX_STEPS_KEPT = 200
@@ -40,6 +41,38 @@ def place_tasks(ntasks: int, nodes: Sequence[NodeName], ntasks_per_node: int = 0
         placement[node] = tuple(range(first, first + count))
         first += count
     return {node: ids for node, ids in placement.items() if ids}
+
+
+def may_start(job: Job) -> bool:
+    """Whether the Prologs at allocation that a job waits for are done: all of them, or, for a batch script that awaits no other, its node's.
+
+    A step on another node waits there for that node's Prolog.
+    """
+    is_eager = effective(job.hooks).batch_start is BatchStart.OWN_PROLOG and PrologFlag.DEFER_BATCH not in job.hooks.flags
+    if is_eager and job.spec.kind is JobKind.BATCH:
+        return job.progress[job.nodes[0]] is not NodeProgress.PREPARING
+    return NodeProgress.PREPARING not in job.progress.values()
+
+
+def with_batch_step(job: Job) -> tuple[Job, NodeName]:
+    """The job with its script as a step that is sent to its first node."""
+    first = job.nodes[0]
+    step = Step(
+        StepSpec(
+            step_id=BATCH_STEP,
+            argv=(),
+            ntasks=1,
+            tasks_per_node={first: (0,)},
+            cpus_per_task=job.spec.cpus_per_task,
+            environment=job.spec.environment,
+            cwd=job.spec.cwd,
+            stdio=StdioMode.FILES,
+            name=job.spec.name,
+        ),
+        nodes=(first,),
+        sent=True,
+    )
+    return _with(job, step), first
 
 
 def advance(

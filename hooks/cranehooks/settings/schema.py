@@ -237,8 +237,8 @@ class HookSection(Section):
         WithJsonSchema({"type": ["string", "array"]}),
     ] = frozenset()
     """Comma separated words, in any case, of those the profile knows: Alloc (Prolog at allocation), NoHold (and the job does not wait
-    for it), ForceRequeueOnFail (requeue even `--no-requeue` jobs), Serial (one Prolog or Epilog at a time on a node). Contain,
-    RunInJob, X11 and DeferBatch are refused by this version. Default none."""
+    for it), ForceRequeueOnFail (requeue even `--no-requeue` jobs), Serial (one Prolog or Epilog at a time on a node),
+    DeferBatch (a batch script awaits the Prologs of all its nodes). Contain, RunInJob and X11 are refused by this version. Default none."""
     continue_on_failure: Annotated[
         frozenset[HookPoint],
         BeforeValidator(_parse_after_points),
@@ -273,6 +273,9 @@ class HookSection(Section):
     profile's (log)."""
     cancel_during_prolog: Annotated[str | None, *_override("CancelDuringProlog")] = None
     """What a cancel does to a Prolog that runs: `stop` it, or `await` its end. Default: the profile's (slurm and sunk await)."""
+    batch_script_start: Annotated[str | None, *_override("BatchScriptStart")] = None
+    """When a batch script may start where PrologFlags has Alloc, or a flag that implies it: after the Prolog of its `own-node` (steps on
+    other nodes wait for theirs; DeferBatch awaits all), or after those of `all-nodes`. Default: the profile's (Slurm: own-node)."""
     script_order: Annotated[str | None, *_override("ScriptOrder")] = None
     """In which byte order the scripts of a hook run: `reverse` (z to a, Z to A, 9 to 0, the whole list by full path),
     `reverse-within-pattern` (the same among the matches of each entry, entries in the order given), or `ascending` (the whole list, as
@@ -323,6 +326,7 @@ class HookSection(Section):
             "OnCranectldEpilogFailure": self.on_cranectld_epilog_failure,
             "OnCrunEpilogFailure": self.on_crun_epilog_failure,
             "CancelDuringProlog": self.cancel_during_prolog,
+            "BatchScriptStart": self.batch_script_start,
             "ScriptOrder": self.script_order,
             "EmptyPattern": self.empty_pattern,
             "DirectoryEntry": self.directory_entry,

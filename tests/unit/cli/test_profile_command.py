@@ -21,6 +21,7 @@ TaskEpilog fails                logged                                          
 CranectldEpilog fails           logged                                                         OnCranectldEpilogFailure  CraneSched Prolog/Epilog guide, current edition
 CrunEpilog fails                logged                                                         OnCrunEpilogFailure       CraneSched Prolog/Epilog guide, current edition; CraneSched's code sets crun's exit code
 cancel while Prolog runs        the Prolog is stopped                                          CancelDuringProlog        ours: the guide does not say; CraneSched's code awaits
+batch script starts (Alloc)     after the Prologs of all nodes                                 BatchScriptStart          ours: as crane-requeue
 order of scripts                reverse byte order of the whole list (z to a, Z to A, 9 to 0)  ScriptOrder               CraneSched Prolog/Epilog guide, current edition; CraneSched's code: by full path, the whole list
 a pattern that matches nothing  no hook                                                        EmptyPattern              CraneSched's code: no script
 a directory among the scripts   as an entry: the hook fails; in a pattern: passed over         DirectoryEntry            ours: a pattern means files; CraneSched's code: it cannot be run

@@ -37,7 +37,7 @@ from cranectld.jobs.events import (
     TimeLimitReached,
 )
 from cranectld.jobs.model import Job, JobState, NodeProgress, StepState
-from cranehooks.model.ids import BATCH_STEP, Attempt, StepId, TaskId
+from cranehooks.model.ids import BATCH_STEP, Attempt, NodeName, StepId, TaskId
 from cranehooks.model.job import ExitStatus, JobKind, StepSpec, TaskEnd
 from cranehooks.model.points import HookPoint
 from tests.unit.cranectld.builders import CN1, CN2, EXIT_1, REQUEUE, STOPPED, allocated, job, run, settings, spec
@@ -205,6 +205,50 @@ def test_alloc_waits_for_every_prolog() -> None:
     ready, effects = play(half, [PrologEnded(3.0, ONE, CN2, run(HookPoint.PROLOG, node=CN2))])
     assert ready.state is JobState.RUNNING
     assert of(effects, SendStep) == [SendStep(CN1, BATCH_STEP)]
+
+
+def prolog_ended(node: NodeName) -> PrologEnded:
+    return PrologEnded(3.0, ONE, node, run(HookPoint.PROLOG, node=node))
+
+
+@pytest.mark.parametrize(
+    ("profile", "flags", "kind", "runs_after"),
+    [
+        ("slurm", ("Alloc",), JobKind.BATCH, 1),
+        ("slurm", ("Alloc", "DeferBatch"), JobKind.BATCH, 2),
+        ("slurm", ("Alloc",), JobKind.RUN, 2),
+        ("slurm", ("Alloc",), JobKind.ALLOCATION, 2),
+        ("sunk", ("Alloc", "ForceRequeueOnFail"), JobKind.BATCH, 1),
+        ("sunk", ("Alloc", "DeferBatch"), JobKind.BATCH, 2),
+        ("crane-requeue", ("Alloc",), JobKind.BATCH, 2),
+    ],
+)
+def test_which_prologs_a_job_waits_for(profile: str, flags: tuple[str, ...], kind: JobKind, runs_after: int) -> None:
+    hooks = settings((HookPoint.PROLOG,), flags, profile)
+    current, effects = play(job(spec(kind)), [allocated(hooks=hooks)])
+    for done, node in enumerate((CN1, CN2), start=1):
+        assert current.state is JobState.CONFIGURING or done > runs_after
+        current, effects = play(current, [prolog_ended(node)])
+        sent = [SendStep(CN1, BATCH_STEP)] if kind is JobKind.BATCH and done == runs_after else []
+        assert of(effects, SendStep) == sent
+    assert current.state is JobState.RUNNING
+    assert set(current.progress.values()) == {NodeProgress.READY}
+
+
+def test_a_batch_script_waits_for_the_prolog_of_its_own_node() -> None:
+    start, _ = play(job(), [allocated(hooks=settings((HookPoint.PROLOG,), ("Alloc",), "slurm")), prolog_ended(CN2)])
+    assert start.state is JobState.CONFIGURING
+    running, effects = play(start, [prolog_ended(CN1)])
+    assert of(effects, SendStep) == [SendStep(CN1, BATCH_STEP)]
+    assert running.state is JobState.RUNNING
+
+
+def test_a_prolog_that_fails_beside_the_running_batch_script_ends_the_attempt() -> None:
+    hooks = settings((HookPoint.PROLOG,), ("Alloc",), "slurm")
+    failed = PrologEnded(4.0, ONE, CN2, run(HookPoint.PROLOG, EXIT_1, CN2))
+    ended, effects = play(job(), [allocated(hooks=hooks), prolog_ended(CN1), failed, RELEASED_1, RELEASED_2])
+    assert ended.state is JobState.HELD
+    assert [effect.node for effect in effects if isinstance(effect, DrainNode)] == [CN2]
 
 
 def test_nohold_runs_at_once() -> None:

@@ -26,6 +26,7 @@ task_epilog_failure       | OnTaskEpilogFailure      | logged | = | = | =
 cranectld_epilog_failure  | OnCranectldEpilogFailure | logged | = | = | =
 crun_epilog_failure       | OnCrunEpilogFailure      | logged | = | = | =
 cancel_during_prolog      | CancelDuringProlog       | the Prolog is stopped | = | the Prolog runs to its end | =
+batch_start               | BatchScriptStart         | after the Prologs of all nodes | = | after the Prolog of its own node, with DeferBatch after those of all nodes | =
 order                     | ScriptOrder              | reverse byte order of the whole list (z to a, Z to A, 9 to 0) | = | reverse byte order within each pattern, patterns in the order given | ascending byte order of the whole list, as run-parts
 empty_pattern             | EmptyPattern             | no hook | = | the hook fails | no hook
 directory_entry           | DirectoryEntry           | as an entry: the hook fails; in a pattern: passed over | = | the hook fails when it comes to it | as an entry: its files, as run-parts takes them, and *.sh; in a pattern: passed over

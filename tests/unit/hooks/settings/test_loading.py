@@ -289,7 +289,7 @@ def test_one_problem(write: Write, text: str, problem: str) -> None:
             ["X11 is no flag of profile crane-requeue, whose flags are Alloc, ForceRequeueOnFail, NoHold, Serial"],
         ),
         ("crane-fail", "Alloc,Serial", ["Alloc is no flag of profile crane-fail, whose flags are Serial"]),
-        ("slurm", "x11, deferbatch", ["DeferBatch is not implemented", "X11 is not implemented"]),
+        ("slurm", "x11, deferbatch", ["X11 is not implemented"]),
         ("slurm", "NoHold,Contain", ["Contain is not implemented", "NoHold and Contain exclude each other: "]),
         ("slurm", "NoHold,X11", ["NoHold and X11 exclude each other: ", "X11 is not implemented"]),
         (
