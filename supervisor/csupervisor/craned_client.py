@@ -18,7 +18,7 @@ from crane.hooks.v1 import supervisor_pb2 as pb
 from cranehooks import wire
 from cranehooks.model.output import clipped_script
 from cranehooks.model.run import HookRun
-from cranekit import frames
+from cranekit import crash_points, frames
 from cranekit.backoff import Backoff
 from csupervisor.bootstrap import Bootstrap
 from csupervisor.stdio import OutputChunk, StreamName
@@ -103,6 +103,7 @@ class CranedClient:
 
     def _send(self, message: pb.FromSupervisor) -> None:
         if self._writer is not None and not self._writer.is_closing():
+            crash_points.reached(f"supervisor says {message.WhichOneof('message')}")
             self._writer.write(frames.encode(frames.PROTOBUF, message.SerializeToString()))
 
     # ---- the connection
@@ -168,6 +169,7 @@ def _hear(kind: int, payload: bytes, listener: CranedListener) -> None:
     except DecodeError as error:
         problem = "a frame holds no ToSupervisor message"
         raise _ProtocolError(problem) from error
+    crash_points.reached(f"supervisor hears {message.WhichOneof('message')}")
     match message.WhichOneof("message"):
         case "launcher":
             listener.launcher(attached=message.launcher.attached)

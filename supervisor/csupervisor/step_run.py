@@ -14,6 +14,7 @@ from cranehooks.execution.engine import Engine
 from cranehooks.model.ids import TaskId
 from cranehooks.model.job import StdioMode, TaskEnd
 from cranehooks.model.run import HookRun
+from cranekit import crash_points
 from csupervisor import step as machine
 from csupervisor import task
 from csupervisor.batch import remove_script, write_script
@@ -140,6 +141,7 @@ class StepRun:
     # ---- what the machine asks for
 
     def _carry_out(self, effect: machine.Effect) -> None:
+        crash_points.reached(f"step: {type(effect).__name__}")
         match effect:
             case machine.Prepare():
                 self._group.create_task(self._prepare(), name="prepare")

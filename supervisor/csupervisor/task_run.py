@@ -20,6 +20,7 @@ from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookKey, HookRun, RunSpec
 from cranehooks.policy import task_exit
 from cranehooks.profiles import TaskAction
+from cranekit import crash_points
 from csupervisor import task as machine
 from csupervisor.bootstrap import Bootstrap, TaskHook, TaskStart
 from csupervisor.cleanup import emptied, end_all
@@ -111,6 +112,7 @@ class TaskRun:
             self._events.popleft()
 
     def _carry_out(self, effect: machine.Effect) -> machine.Event | None:
+        crash_points.reached(f"task: {type(effect).__name__}")
         match effect:
             case machine.RunHook(point):
                 self._hook = self._key(point).run_id

@@ -51,6 +51,7 @@ from cranehooks.model.job import JobEnd, JobOnNode, StepSpec, TaskEnd
 from cranehooks.model.output import clipped
 from cranehooks.model.run import HookRun, HookSettings
 from cranehooks.profiles import CancelDuringProlog, effective
+from cranekit import crash_points
 from cranekit.errors import CraneError, ErrorCode
 
 Request = PrepareRequested | StepRequested | SignalRequested | ReleaseRequested
@@ -318,6 +319,7 @@ class Attempts:
             self._perform(held, effect)
 
     def _perform(self, held: Held, effect: Effect) -> None:
+        crash_points.reached(f"craned: {type(effect).__name__}")
         key = held.state.key
         match effect:
             case RunProlog():

@@ -19,6 +19,7 @@ from cranehooks.execution.containment.cells import Containment
 from cranehooks.execution.containment.detect import ContainmentUnavailableError, detect
 from cranehooks.execution.engine import Engine
 from cranehooks.model.run import HookRun, ScriptStarted
+from cranekit import crash_points
 from cranekit.frames import FrameBuffer
 
 _READ_BYTES = 1 << 16
@@ -52,6 +53,7 @@ class Spawner:
         self._wind_up()
 
     def send(self, message: messages.Message) -> None:
+        crash_points.reached(f"spawner says {type(message).__name__}")
         self._outgoing += messages.frame(message)
 
     def _wind_up(self) -> None:
@@ -93,6 +95,7 @@ class Spawner:
             self._obey(messages.decode(payload))
 
     def _obey(self, message: messages.Message) -> None:
+        crash_points.reached(f"spawner hears {type(message).__name__}")
         match message:
             case messages.StartRun(spec):
                 self._engine.start(spec, self._report, self._report_start)

@@ -19,6 +19,7 @@ from cranehooks.execution.engine import OnScriptStarted
 from cranehooks.model.ids import RunId
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.run import HookRun, RunSpec, ScriptRun, ScriptStarted
+from cranekit import crash_points
 from cranekit.backoff import Backoff
 from cranekit.errors import CraneError, ErrorCode
 from cranekit.frames import FrameBuffer, FrameError
@@ -369,6 +370,7 @@ class SpawnerClient:
             self._running[run.run_id] = run
 
     def _take(self, message: messages.Message) -> None:
+        crash_points.reached(f"daemon hears from spawner: {type(message).__name__}")
         match message:
             case messages.Ready():
                 # We were leaving before it was there: it gets nothing to do.
@@ -401,6 +403,7 @@ class SpawnerClient:
 
     def _send(self, message: messages.Message) -> None:
         if self._connection is not None:
+            crash_points.reached(f"daemon says to spawner: {type(message).__name__}")
             self._connection.send(message)
 
     async def _lose(self, detail: str) -> None:
