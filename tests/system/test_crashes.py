@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from cranecli.front.client import FrontError
+from cranecli.hookctl.failure import CommandError
 from cranecli.render.records import JobRecord
 from cranekit.crash_points import VARIABLE
 from tests.support.eventually import eventually
@@ -133,8 +135,7 @@ def submit(stage: ScriptedCluster, label: str, command: str, options: Sequence[s
         result = stage.run("cbatch", "-o", f"{label}.out", *options, "--wrap", command, label=label)
         if result.returncode == 0:
             return True
-        revive(stage)
-        return bool(stage.jobs(label))
+        return bool(jobs_of(stage, label))
 
     eventually(accepted, deadline_s=PATIENCE_S)
 
@@ -146,17 +147,34 @@ def revive(stage: ScriptedCluster) -> None:
             stage.cluster.restart(name)
 
 
+def jobs_of(stage: ScriptedCluster, label: str) -> list[JobRecord]:
+    """Asked again where the question was the point of the crash."""
+    while True:
+        revive(stage)
+        try:
+            return stage.jobs(label)
+        except (CommandError, FrontError):
+            eventually(lambda: not all(is_alive(stage, name) for name in stage.cluster.daemons) or is_answered(stage))
+
+
+def is_answered(stage: ScriptedCluster) -> bool:
+    try:
+        stage.nodes()
+    except (CommandError, FrontError):
+        return False
+    return True
+
+
 def finish(stage: ScriptedCluster, daemon: str, label: str) -> None:
     """Until all jobs have ended and released their nodes."""
 
     def is_over() -> bool:
-        revive(stage)
-        return all(job.has_ended and not job.busy_nodes for name in LABELS for job in stage.jobs(f"{label}-{name}"))
+        return all(job.has_ended and not job.busy_nodes for name in LABELS for job in jobs_of(stage, f"{label}-{name}"))
 
     try:
         eventually(is_over, deadline_s=2 * PATIENCE_S)
     except AssertionError:
-        jobs = {name: [(job.state, job.busy_nodes, job.reason) for job in stage.jobs(f"{label}-{name}")] for name in LABELS}
+        jobs = {name: [(job.state, job.busy_nodes, job.reason) for job in jobs_of(stage, f"{label}-{name}")] for name in LABELS}
         raise AssertionError(f"{jobs} after the crash of {daemon}") from None
 
 
@@ -166,7 +184,7 @@ def finish(stage: ScriptedCluster, daemon: str, label: str) -> None:
 def broken_promises(stage: ScriptedCluster, label: str) -> list[str]:
     problems: list[str] = []
     for name in LABELS:
-        jobs = stage.jobs(f"{label}-{name}")
+        jobs = jobs_of(stage, f"{label}-{name}")
         if len(jobs) != 1:
             problems.append(f"{name}: {len(jobs)} jobs")
             continue
