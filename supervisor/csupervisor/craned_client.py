@@ -99,6 +99,8 @@ class CranedClient:
         ended = pb.SupervisorStepEnded(
             tasks=[wire.task_end_to_wire(task) for task in end.tasks], reason=end.reason, unkillable=end.unkillable
         )
+        if end.usage is not None:
+            ended.usage.CopyFrom(wire.usage_to_wire(end.usage))
         self._send(pb.FromSupervisor(step_ended=ended))
 
     def _send(self, message: pb.FromSupervisor) -> None:

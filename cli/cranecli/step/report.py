@@ -39,6 +39,8 @@ def fate(task: Body) -> str:
         text = ""
     if not reason:
         return text
+    if number and reason.startswith("killed: "):
+        return reason.capitalize()
     return f"{text} ({reason})" if text else reason
 
 

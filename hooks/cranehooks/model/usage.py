@@ -5,6 +5,17 @@ from collections.abc import Iterable
 from cranehooks.model.limits import Usage
 
 
+def usage_of(whole: Usage, parts: Iterable[Usage]) -> Usage:
+    """Of something and its parts: where the whole does not tell, its parts do. Some controllers count kills in the parts only."""
+    total = usage_sum(parts) or Usage()
+    kills = [each.oom_kills for each in (whole, total) if each.oom_kills is not None]
+    return Usage(
+        total.cpu_s if whole.cpu_s is None else whole.cpu_s,
+        total.memory_peak_bytes if whole.memory_peak_bytes is None else whole.memory_peak_bytes,
+        max(kills, default=None),
+    )
+
+
 def usage_sum(parts: Iterable[Usage]) -> Usage | None:
     """Of parts that ran side by side or one after the other: CPU time and kills add up, the peak is at least the highest one's."""
     parts = list(parts)
