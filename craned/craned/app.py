@@ -24,6 +24,8 @@ from craned.ctld_client import ControllerClient, ControllerSession, NodeCard
 from craned.front.service import FrontDesk
 from craned.hooks.node_hooks import NodeHooks
 from craned.hooks.processes import JobProcesses
+from craned.job.cells import JobCells
+from craned.job.limits import LimitSettings
 from craned.places import Places, boot_id, prepare_run_dir
 from craned.service.craned import CranedService
 from craned.service.stdio import StepStdioService
@@ -32,7 +34,6 @@ from craned.steps.driver import Steps
 from craned.steps.files import StepFiles
 from craned.steps.supervisor_client import Forked, Gone
 from craned.steps.supervisors import Nonces, SupervisorParent, supervisor_handler
-from cranehooks.execution.containment.cells import Containment
 from cranehooks.execution.containment.detect import NONE, detect
 from cranehooks.execution.spawner_client import SpawnerClient
 from cranehooks.journal import Journal, JournalError, Reading
@@ -86,6 +87,9 @@ async def serve(configuration: Configuration, places: Places, helpers: Helpers, 
         attempts = Attempts(node.name, ledger, outbox, observe=metrics.observe)
         driver = "none" if helpers.spawner.ready is None else helpers.spawner.ready.driver
         nonces = Nonces(places.state_dir)
+        containment = None if driver == NONE else detect(driver, helpers.cgroup_instance, is_shown=True)[0]
+        cells = JobCells(containment, lambda: LimitSettings(configuration.settings.job_limits, configuration.node.devices))
+        await asyncio.to_thread(cells.warn_of_gaps)
         starter = BootstrapStarter(
             NodePlace(node.name, places.supervisors_socket, places.steps_dir, driver, helpers.cgroup_instance),
             nonces,
@@ -93,15 +97,15 @@ async def serve(configuration: Configuration, places: Places, helpers: Helpers, 
                 configuration.settings.kill_grace, configuration.settings.launcher_grace, configuration.settings.allow_root_jobs
             ),
             helpers.parent.fork,
+            cells,
         )
         files = StepFiles(places.steps_dir)
-        sweeper = _sweeper(driver, helpers.cgroup_instance)
-        processes = JobProcesses(node.name, sweeper)
-        if sweeper is not None:
+        processes = JobProcesses(node.name, containment, cells)
+        if containment is not None:
             gauge = Gauge(
                 "crane_hook_kept_processes", "Processes that hooks left behind and that live (KeepProcesses).", registry=registry
             )
-            gauge.set_function(lambda: len(sweeper.kept()))
+            gauge.set_function(lambda: len(containment.kept()))
         steps = Steps(node.name, starter, processes, files)
         hooks = NodeHooks(node.name, own_user(), helpers.spawner, metrics, processes)
         server = GrpcServer(
@@ -252,10 +256,6 @@ async def _end_kept(processes: JobProcesses, memory: Memory) -> None:
 
 def _unreleased(memory: Memory) -> list[AttemptKey]:
     return [key for key, remembered in memory.attempts.items() if remembered.state.phase is not Phase.RELEASED]
-
-
-def _sweeper(driver: str, instance: str) -> Containment | None:
-    return None if driver == NONE else detect(driver, instance, is_shown=True)[0]
 
 
 def _prepared(address: str) -> str:

@@ -109,7 +109,7 @@ class StepPort(Protocol):
         """An attempt changed."""
         ...
 
-    async def kill_job(self, job: JobOnNode) -> tuple[str, ...]:
+    async def kill_job(self, job: JobOnNode) -> ProcessesGone:
         """Kills everything of the job on this node; what survives, as pid and command."""
         ...
 
@@ -360,8 +360,7 @@ class Attempts:
             await self._happened(held, PrologEnded(run, "" if run.outcome.ok else self._hook_port.failure(run)))
 
     async def _kill_processes(self, held: Held) -> None:
-        unkillable = await self._step_port.kill_job(held.job)
-        await self._happened(held, ProcessesGone(unkillable))
+        await self._happened(held, await self._step_port.kill_job(held.job))
 
     async def _run_epilog(self, held: Held, effect: RunEpilog) -> None:
         async def started() -> None:

@@ -15,6 +15,7 @@ from cranectld.nodes.model import Node
 from cranectld.ports import NodeCommand, NodeLinks, ReleaseJobCommand
 from cranehooks.model.ids import AttemptKey, NodeName, StepId
 from cranehooks.model.job import TaskEnd
+from cranehooks.model.limits import Usage
 from cranehooks.model.run import HookRun
 from cranekit.errors import CraneError, ErrorCode
 
@@ -54,12 +55,14 @@ class StepEndedReport:
     step_id: StepId
     tasks: tuple[TaskEnd, ...]
     reason: str
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ReleasedReport:
     key: AttemptKey
     epilog: HookRun | None
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,11 +199,11 @@ class NodeSessions:
                 controller.apply(job.job_id, PrologEnded(at, key.attempt, name, run, over))
             case StepStartedReport(step_id=step_id):
                 controller.apply(job.job_id, StepStarted(at, key.attempt, name, step_id))
-            case StepEndedReport(step_id=step_id, tasks=tasks, reason=reason):
-                controller.apply(job.job_id, StepEnded(at, key.attempt, name, step_id, tasks, reason))
-            case ReleasedReport(epilog=epilog):
+            case StepEndedReport(step_id=step_id, tasks=tasks, reason=reason, usage=usage):
+                controller.apply(job.job_id, StepEnded(at, key.attempt, name, step_id, tasks, reason, usage))
+            case ReleasedReport(epilog=epilog, usage=usage):
                 over = self._charged(epilog, job) if key.attempt == job.attempt else ""
-                controller.apply(job.job_id, NodeReleased(at, key.attempt, name, epilog, over))
+                controller.apply(job.job_id, NodeReleased(at, key.attempt, name, epilog, over, usage))
 
     def _charged(self, epilog: HookRun | None, job: Job) -> str:
         if epilog is None:

@@ -16,6 +16,18 @@ def usage_of(whole: Usage, parts: Iterable[Usage]) -> Usage:
     )
 
 
+def usage_text(usage: Usage) -> str:
+    """For people: `2.4 s of CPU, at most 61.3 MiB of memory, 1 process killed for want of memory`."""
+    words = []
+    if usage.cpu_s is not None:
+        words.append(f"{usage.cpu_s:.1f} s of CPU" if usage.cpu_s >= 1 else f"{usage.cpu_s:.3f} s of CPU")
+    if usage.memory_peak_bytes is not None:
+        words.append(f"at most {usage.memory_peak_bytes / (1 << 20):.1f} MiB of memory")
+    if usage.oom_kills:
+        words.append(f"{usage.oom_kills} process{'es' if usage.oom_kills > 1 else ''} killed for want of memory")
+    return ", ".join(words) or "not known"
+
+
 def usage_sum(parts: Iterable[Usage]) -> Usage | None:
     """Of parts that ran side by side or one after the other: CPU time and kills add up, the peak is at least the highest one's."""
     parts = list(parts)

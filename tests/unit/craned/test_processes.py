@@ -5,7 +5,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from craned.attempts.attempt import ProcessesGone
 from craned.hooks.processes import EndedKept, JobProcesses
+from craned.job.cells import JobCells
+from craned.job.limits import LimitSettings
 from cranehooks.model.ids import JobId
 from cranehooks.model.run import Leftover
 from tests.unit.craned.test_attempt import NODE, STEP_0
@@ -43,13 +46,13 @@ def marked(step_id: str, **other: str) -> subprocess.Popen[bytes]:
 
 
 async def test_without_control_groups_processes_are_known_by_the_jobs_variables() -> None:
-    processes = JobProcesses(NODE, None)
+    processes = JobProcesses(NODE, None, JobCells(None, LimitSettings))
     step, other_step, other_node = marked("0"), marked("1"), marked("0", CRANE_NODENAME="cn02")
     try:
-        await processes.kill_step(OWN, STEP_0)
+        assert await processes.kill_step(OWN, STEP_0) is None
         assert step.wait(10) == -9
         assert other_step.poll() is None
-        assert await processes.kill_job(OWN) == ()
+        assert await processes.kill_job(OWN) == ProcessesGone()
         assert other_step.wait(10) == -9
         assert other_node.poll() is None
     finally:
@@ -86,5 +89,6 @@ async def test_with_control_groups_what_prolog_kept_is_known_by_its_run() -> Non
 @pytest.mark.parametrize(("rounds", "survivors"), [(0, ()), (1, ()), (2, ("7 dd",))])
 async def test_with_control_groups_what_is_found_twice_is_unkillable(rounds: int, survivors: tuple[str, ...]) -> None:
     sweeper = FakeSweeper(rounds)
-    assert await JobProcesses(NODE, sweeper).kill_job(OWN) == survivors
+    processes = JobProcesses(NODE, sweeper, JobCells(None, LimitSettings))
+    assert await processes.kill_job(OWN) == ProcessesGone(survivors)
     assert sweeper.places[0] == (f"job_{OWN.job_id}",)
