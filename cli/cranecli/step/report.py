@@ -40,7 +40,7 @@ def fate(task: Body) -> str:
     if not reason:
         return text
     if number and reason.startswith("killed: "):
-        return reason.capitalize()
+        return reason[0].upper() + reason[1:]
     return f"{text} ({reason})" if text else reason
 
 
