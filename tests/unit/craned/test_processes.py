@@ -15,6 +15,7 @@ from tests.unit.craned.test_attempt import NODE, STEP_0
 from tests.unit.craned.test_recovery import JOB
 
 OWN = replace(JOB, job_id=JobId(1_000_000 + os.getpid()))
+CELLS = JobCells(None, LimitSettings)
 
 
 @dataclass
@@ -46,7 +47,7 @@ def marked(step_id: str, **other: str) -> subprocess.Popen[bytes]:
 
 
 async def test_without_control_groups_processes_are_known_by_the_jobs_variables() -> None:
-    processes = JobProcesses(NODE, None, JobCells(None, LimitSettings))
+    processes = JobProcesses(NODE, None, CELLS)
     step, other_step, other_node = marked("0"), marked("1"), marked("0", CRANE_NODENAME="cn02")
     try:
         assert await processes.kill_step(OWN, STEP_0) is None
@@ -62,10 +63,10 @@ async def test_without_control_groups_processes_are_known_by_the_jobs_variables(
 
 
 async def test_without_control_groups_what_prolog_kept_lives_until_it_is_ended() -> None:
-    processes = JobProcesses(NODE, None)
+    processes = JobProcesses(NODE, None, CELLS)
     kept, kept_by_epilog = (marked("", CRANE_SCRIPT_CONTEXT=context) for context in ("prolog_craned", "epilog_craned"))
     try:
-        assert await processes.kill_job(OWN) == ()
+        assert await processes.kill_job(OWN) == ProcessesGone()
         assert kept_by_epilog.wait(10) == -9, "nothing of an Epilog is there before it runs"
         assert kept.poll() is None
         ended = await processes.end_kept(OWN)
@@ -81,14 +82,14 @@ async def test_without_control_groups_what_prolog_kept_lives_until_it_is_ended()
 
 async def test_with_control_groups_what_prolog_kept_is_known_by_its_run() -> None:
     sweeper = FakeSweeper(1)
-    assert await JobProcesses(NODE, sweeper).end_kept(OWN) == EndedKept(("7 dd",))
+    assert await JobProcesses(NODE, sweeper, CELLS).end_kept(OWN) == EndedKept(("7 dd",))
     assert sweeper.places == [(f"{OWN.job_id}.1/prolog@{NODE}",)] * 2
-    assert await JobProcesses(NODE, FakeSweeper(2)).end_kept(OWN) == EndedKept(("7 dd",), ("7 dd",))
+    assert await JobProcesses(NODE, FakeSweeper(2), CELLS).end_kept(OWN) == EndedKept(("7 dd",), ("7 dd",))
 
 
 @pytest.mark.parametrize(("rounds", "survivors"), [(0, ()), (1, ()), (2, ("7 dd",))])
 async def test_with_control_groups_what_is_found_twice_is_unkillable(rounds: int, survivors: tuple[str, ...]) -> None:
     sweeper = FakeSweeper(rounds)
-    processes = JobProcesses(NODE, sweeper, JobCells(None, LimitSettings))
+    processes = JobProcesses(NODE, sweeper, CELLS)
     assert await processes.kill_job(OWN) == ProcessesGone(survivors)
     assert sweeper.places[0] == (f"job_{OWN.job_id}",)
