@@ -33,6 +33,7 @@ class Registration:
     address: str
     config_digest: str
     containment: str
+    containment_lost: str = ""
     attempts: tuple[AttemptKey, ...] = ()
     """Attempts it knows of and has not released."""
 
@@ -115,6 +116,7 @@ class NodeSessions:
             address=registration.address,
             config_digest=registration.config_digest,
             containment=registration.containment,
+            containment_lost=registration.containment_lost,
             last_heartbeat=self._controller.clock.now(),
         )
         self._controller.fleet.put(node, "up" if returned else "registered again")

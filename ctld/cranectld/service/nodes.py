@@ -48,6 +48,7 @@ class NodeService(rpc.NodeReportServiceServicer):
                 address=request.address,
                 config_digest=request.config_digest,
                 containment=request.containment,
+                containment_lost=request.containment_lost,
                 attempts=tuple(AttemptKey(JobId(held.job_id), Attempt(held.attempt)) for held in request.jobs),
             )
         )

@@ -4,9 +4,10 @@ import sys
 from dataclasses import dataclass, field, replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from craned.attempts.attempt import ProcessesGone
-from craned.hooks.processes import EndedKept, JobProcesses
+from craned.hooks.processes import EndedKept, JobProcesses, sweep_unknown_jobs
 from craned.job.cells import JobCells
 from craned.job.limits import LimitSettings
 from cranehooks.model.ids import JobId
@@ -93,3 +94,27 @@ async def test_with_control_groups_what_is_found_twice_is_unkillable(rounds: int
     processes = JobProcesses(NODE, sweeper, CELLS)
     assert await processes.kill_job(OWN) == ProcessesGone(survivors)
     assert sweeper.places[0] == (f"job_{OWN.job_id}",)
+
+
+class FakePlaces:
+    def __init__(self, *jobs: str) -> None:
+        self.left = list(jobs)
+        self.swept: list[str] = []
+
+    def jobs(self) -> list[str]:
+        return self.left
+
+    def sweep(self, *parts: str) -> list[Leftover]:
+        self.swept += parts
+        return [Leftover(7, "sleep 3600")]
+
+
+def test_what_is_left_of_forgotten_jobs_is_swept_and_named() -> None:
+    places = FakePlaces("job_7", "job_42", "job_8")
+    with capture_logs() as logs:
+        sweep_unknown_jobs(places, [JobId(42)])
+    assert places.swept == ["job_7", "job_8"]
+    assert [(entry["place"], entry["processes"]) for entry in logs] == [
+        ("job_7", ["7 sleep 3600"]),
+        ("job_8", ["7 sleep 3600"]),
+    ]
