@@ -43,8 +43,6 @@ class NodeCard:
     address: str
     config_digest: str
     containment: str
-    containment_lost: str = ""
-    """What that cannot do, for people; empty: nothing is missed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,6 @@ class ControllerClient:
             address=card.address,
             config_digest=card.config_digest,
             containment=card.containment,
-            containment_lost=card.containment_lost,
             jobs=[_held_job(state) for state in jobs if state.phase is not Phase.RELEASED],
         )
         try:

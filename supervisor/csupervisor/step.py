@@ -16,7 +16,6 @@ from typing import Final
 
 from cranehooks.model.ids import TaskId
 from cranehooks.model.job import TaskEnd
-from cranehooks.model.limits import Usage
 from csupervisor.task import CANCELLED_EXIT, STOPPED_EXIT, InvalidTransitionError
 
 ATTACH_MARGIN_S: Final = 30.0
@@ -56,7 +55,6 @@ class StepEnd:
     tasks: tuple[TaskEnd, ...]
     reason: str = ""
     unkillable: tuple[str, ...] = ()
-    usage: Usage | None = None
 
 
 # ---- events
@@ -119,8 +117,6 @@ class CleanedUp:
     """Nothing of the step lives, but for these (pid and command)."""
 
     unkillable: tuple[str, ...] = ()
-    usage: Usage | None = None
-    """Of all that ran; None when nothing did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +247,6 @@ class Step:
     is_stopping: bool = False
     unkillable: tuple[str, ...] | None = None
     """None: not cleaned up yet."""
-    usage: Usage | None = None
     is_output_sent: bool = False
 
     def check_invariants(self) -> None:
@@ -307,8 +302,8 @@ def _progress(step: Step, event: Event) -> Advance:
             return _settle(replace(step, running=step.running | {task_id}))
         case ((Phase.STARTING | Phase.RUNNING), TaskOver(end)):
             return _settle(replace(step, ends=(*step.ends, end)))
-        case Phase.ENDING, CleanedUp(unkillable, usage):
-            step = replace(step, unkillable=unkillable, usage=usage)
+        case Phase.ENDING, CleanedUp(unkillable):
+            step = replace(step, unkillable=unkillable)
             # What cannot be killed may hold its streams open for ever.
             waits = unkillable and not step.is_output_sent and not step.is_terminated
             step, effects = _finish(step)
@@ -420,6 +415,6 @@ def _finish(step: Step) -> Advance:
     step = replace(step, phase=Phase.ENDED)
     order = {task_id: place for place, task_id in enumerate(step.task_ids)}
     tasks = tuple(sorted(step.ends, key=lambda end: order[end.task_id]))
-    end = StepEnd(tasks, step.reason, step.unkillable or (), step.usage)
+    end = StepEnd(tasks, step.reason, step.unkillable or ())
     bound = (SetTimer(Timer.DELIVERY, step.deliver_within_s),) if step.is_stopping else ()
     return step, (CancelTimer(Timer.LAUNCHER), CancelTimer(Timer.OUTPUT), ReportEnd(end), *bound)

@@ -26,8 +26,8 @@ def reconfigured(stage: ScriptedCluster, hooks: Mapping[str, object] | None = No
     original = file.read_text()
     document = yaml.safe_load(original)
     section = _changed(document["JobLifecycleHook"], hooks or {})
-    _take_over(stage, yaml.safe_dump(_changed({**document, "JobLifecycleHook": section}, settings), sort_keys=False))
     try:
+        _take_over(stage, yaml.safe_dump(_changed({**document, "JobLifecycleHook": section}, settings), sort_keys=False))
         yield
     finally:
         stage.settle()

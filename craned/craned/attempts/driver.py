@@ -51,7 +51,6 @@ from cranehooks.model.job import JobEnd, JobOnNode, StepSpec, TaskEnd
 from cranehooks.model.output import clipped
 from cranehooks.model.run import HookRun, HookSettings
 from cranehooks.profiles import CancelDuringProlog, effective
-from cranekit import crash_points
 from cranekit.errors import CraneError, ErrorCode
 
 Request = PrepareRequested | StepRequested | SignalRequested | ReleaseRequested
@@ -109,7 +108,7 @@ class StepPort(Protocol):
         """An attempt changed."""
         ...
 
-    async def kill_job(self, job: JobOnNode) -> ProcessesGone:
+    async def kill_job(self, job: JobOnNode) -> tuple[str, ...]:
         """Kills everything of the job on this node; what survives, as pid and command."""
         ...
 
@@ -319,7 +318,6 @@ class Attempts:
             self._perform(held, effect)
 
     def _perform(self, held: Held, effect: Effect) -> None:
-        crash_points.reached(f"craned: {type(effect).__name__}")
         key = held.state.key
         match effect:
             case RunProlog():
@@ -360,7 +358,8 @@ class Attempts:
             await self._happened(held, PrologEnded(run, "" if run.outcome.ok else self._hook_port.failure(run)))
 
     async def _kill_processes(self, held: Held) -> None:
-        await self._happened(held, await self._step_port.kill_job(held.job))
+        unkillable = await self._step_port.kill_job(held.job)
+        await self._happened(held, ProcessesGone(unkillable))
 
     async def _run_epilog(self, held: Held, effect: RunEpilog) -> None:
         async def started() -> None:

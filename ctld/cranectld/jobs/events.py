@@ -6,7 +6,6 @@ from enum import Enum
 from cranectld.jobs.model import EndKind
 from cranehooks.model.ids import Attempt, NodeName, StepId
 from cranehooks.model.job import ExitStatus, NodeShare, StepSpec, TaskEnd
-from cranehooks.model.limits import Usage
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookRun, HookSettings
 
@@ -35,6 +34,17 @@ class CtldHookEnded:
 @dataclass(frozen=True, slots=True)
 class PrologEnded:
     """A node's Prolog ended. `over_budget` names the script whose drain budget is used up: then nothing is drained for it."""
+
+    at: float
+    attempt: Attempt
+    node: NodeName
+    run: HookRun
+    over_budget: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskHookEnded:
+    """A hook around a task ended. What it means for the task is decided by the task's supervisor, for the node here."""
 
     at: float
     attempt: Attempt
@@ -85,7 +95,6 @@ class StepEnded:
     step_id: StepId
     tasks: tuple[TaskEnd, ...]
     reason: str = ""
-    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +106,6 @@ class NodeReleased:
     node: NodeName
     epilog: HookRun | None
     over_budget: str = ""
-    usage: Usage | None = None
-    """Of the job there; None when nothing of it ran."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +154,7 @@ Event = (
     Allocated
     | CtldHookEnded
     | PrologEnded
+    | TaskHookEnded
     | StepRequested
     | StepSendRequested
     | StepCancelRequested

@@ -45,6 +45,7 @@ from cranectld.jobs.events import (
     StepStarted,
     StopCtldHook,
     StopTimeLimit,
+    TaskHookEnded,
     TimeLimitReached,
 )
 from cranectld.jobs.model import Ending, EndKind, HookProgress, Job, JobState, NodeProgress, StepState
@@ -53,7 +54,6 @@ from cranehooks.model.job import ExitStatus, JobKind
 from cranehooks.model.outcome import OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookRun
-from cranehooks.model.usage import usage_text
 from cranehooks.policy import RequeuePolicy, Verdict, decide, drain_reason, lost_node_action, printable
 from cranehooks.profiles import JobAction
 from cranekit.hostlist import fold
@@ -90,6 +90,8 @@ def advance(job: Job, event: Event, requeue: RequeuePolicy) -> Result:
             return _ctld_hook_ended(job, event, requeue)
         case PrologEnded():
             return _prolog_ended(job, event, requeue)
+        case TaskHookEnded():
+            return job, _drains(verdict(job, event.run), event.node, event.run, event.over_budget)
         case StepRequested() | StepSendRequested() | StepCancelRequested() | StepStarted():
             return steps.advance(job, event)
         case StepEnded():
@@ -151,7 +153,6 @@ def _allocated(job: Job, event: Allocated) -> Result:
         allocated_at=event.at,
         started_at=0.0,
         exit=ExitStatus(),
-        usage={},
     )
     effects: list[Effect] = [Record("allocated", f"attempt {event.attempt} on {nodes}")]
     if _has(job, HookPoint.CRANECTLD_PROLOG):
@@ -206,15 +207,11 @@ def _ctld_hook_ended(job: Job, event: CtldHookEnded, requeue: RequeuePolicy) -> 
 
 def _drained_by_controller(job: Job, event: CtldHookEnded) -> list[Effect]:
     """Where the site wants it, a failing CranectldEpilog drains all nodes of the attempt."""
+    decided = verdict(job, event.run)
     effects: list[Effect] = []
-    if verdict(job, event.run).drain:
-        for node in job.nodes:
-            effects += [_spared(node, event.over_budget)] if node in event.undrained else _drain(node, event.run)
+    for node in job.nodes:
+        effects += _drains(decided, node, event.run, event.over_budget if node in event.undrained else "")
     return effects
-
-
-def _spared(node: NodeName, script: str) -> Record:
-    return Record("breaker", f"{node} is not drained: the drain budget of {script} is used up", node)
 
 
 def _prolog_ended(job: Job, event: PrologEnded, requeue: RequeuePolicy) -> Result:
@@ -230,12 +227,9 @@ def _prolog_ended(job: Job, event: PrologEnded, requeue: RequeuePolicy) -> Resul
             return _run(job, event.at)
         return job, []
     decided = verdict(job, run)
-    effects: list[Effect] = []
+    effects = _drains(decided, node, run, event.over_budget)
     if decided.drain and event.over_budget:
-        effects.append(_spared(node, event.over_budget))
         decided = replace(decided, job=JobAction.REQUEUE_HELD if job.spec.kind is JobKind.BATCH else decided.job)
-    elif decided.drain:
-        effects += _drain(node, run)
     if job.state is JobState.COMPLETING or run.outcome.kind is OutcomeKind.STOPPED:
         return job, effects
     reason = _failure_text(run)
@@ -245,7 +239,12 @@ def _prolog_ended(job: Job, event: PrologEnded, requeue: RequeuePolicy) -> Resul
     return job, effects + more
 
 
-def _drain(node: NodeName, run: HookRun) -> list[Effect]:
+def _drains(decided: Verdict, node: NodeName, run: HookRun, over_budget: str) -> list[Effect]:
+    """What a run does to its node: nothing, a drain, or the note that the script's drain budget is used up."""
+    if not decided.drain:
+        return []
+    if over_budget:
+        return [Record("breaker", f"{node} is not drained: the drain budget of {over_budget} is used up", node)]
     reason = drain_reason(run)
     return [DrainNode(node, reason), Record("drained", reason, node)]
 
@@ -255,7 +254,8 @@ def _step_ended(job: Job, event: StepEnded, requeue: RequeuePolicy) -> Result:
     if over is None or job.state is not JobState.RUNNING:
         return job, effects
     if over.step_id == BATCH_STEP or job.spec.kind is JobKind.RUN:
-        ending = Ending(EndKind.CANCELLED, over.reason, over.exit) if over.cancelled else _own_end(over.exit, over.reason)
+        is_cancelled = over.cancelled or steps.was_kept_from_starting(over)
+        ending = Ending(EndKind.CANCELLED, over.reason, over.exit) if is_cancelled else _own_end(over.exit, over.reason)
         job, more = _complete(job, ending, event.at, requeue)
         return job, effects + more
     return job, effects
@@ -336,15 +336,8 @@ def _node_released(job: Job, event: NodeReleased, requeue: RequeuePolicy) -> Res
         return job, []
     effects: list[Effect] = []
     if event.epilog is not None and not event.epilog.outcome.ok:
-        decided = verdict(job, event.epilog)
-        if decided.drain and event.over_budget:
-            effects.append(_spared(node, event.over_budget))
-        elif decided.drain:
-            effects += _drain(node, event.epilog)
+        effects += _drains(verdict(job, event.epilog), node, event.epilog, event.over_budget)
     job = replace(job, progress={**job.progress, node: NodeProgress.RELEASED})
-    if event.usage is not None:
-        job = replace(job, usage={**job.usage, node: event.usage})
-        effects.append(Record("usage", f"used on {node}: {usage_text(event.usage)}", node))
     effects += [FreeNode(node), Decide(DecisionKind.NODE_FREE, node=node)]
     job, more = _finish_if_done(job, event.at, requeue)
     return job, effects + more
@@ -439,7 +432,7 @@ def _failure_text(run: HookRun) -> str:
     words.append(str(outcome))
     if run.key.node is not None:
         words.append(f"on {run.key.node}")
-    detail = printable(outcome.detail or (script.last_line if script is not None else ""))
+    detail = printable((script.last_line if script is not None else "") or outcome.detail)
     return " ".join(words) + (f": {detail[:200]}" if detail else "")
 
 

@@ -149,8 +149,8 @@ def ended_on_node(job: Job, event: StepEnded) -> tuple[Job, list[Effect], Step |
         step,
         ended_nodes=ended,
         tasks=(*step.tasks, *event.tasks),
-        usage=step.usage if event.usage is None else {**step.usage, event.node: event.usage},
         reason=step.reason or event.reason or next((task.reason for task in event.tasks if task.reason), ""),
+        is_cut_short=step.is_cut_short or bool(event.reason),
         state=StepState.COMPLETING,
     )
     if ended < set(step.nodes):
@@ -160,6 +160,11 @@ def ended_on_node(job: Job, event: StepEnded) -> tuple[Job, list[Effect], Step |
     text = f"step {step.step_id} ended {worst}" + (f": {step.reason}" if step.reason else "")
     job = _forget_old(_with(job, step))
     return job, [Record("step", text), Decide(DecisionKind.STEP_ENDED, step.reason, step.step_id)], step
+
+
+def was_kept_from_starting(step: Step) -> bool:
+    """Whether a hook of its own kept each task from starting, where the profile says that this cancels a task."""
+    return not step.is_cut_short and bool(step.tasks) and all(task.cancelled for task in step.tasks)
 
 
 def never_sent(step: Step, at: float, reason: str) -> Step:

@@ -9,13 +9,22 @@ import structlog
 
 from cranectld.controller import Controller
 from cranectld.jobs import machine
-from cranectld.jobs.events import NodeLost, NodeReleased, PrepareNode, PrologEnded, ReleaseNode, SendStep, StepEnded, StepStarted
+from cranectld.jobs.events import (
+    NodeLost,
+    NodeReleased,
+    PrepareNode,
+    PrologEnded,
+    ReleaseNode,
+    SendStep,
+    StepEnded,
+    StepStarted,
+    TaskHookEnded,
+)
 from cranectld.jobs.model import Job
 from cranectld.nodes.model import Node
 from cranectld.ports import NodeCommand, NodeLinks, ReleaseJobCommand
 from cranehooks.model.ids import AttemptKey, NodeName, StepId
 from cranehooks.model.job import TaskEnd
-from cranehooks.model.limits import Usage
 from cranehooks.model.run import HookRun
 from cranekit.errors import CraneError, ErrorCode
 
@@ -33,7 +42,6 @@ class Registration:
     address: str
     config_digest: str
     containment: str
-    containment_lost: str = ""
     attempts: tuple[AttemptKey, ...] = ()
     """Attempts it knows of and has not released."""
 
@@ -56,14 +64,12 @@ class StepEndedReport:
     step_id: StepId
     tasks: tuple[TaskEnd, ...]
     reason: str
-    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ReleasedReport:
     key: AttemptKey
     epilog: HookRun | None
-    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +122,6 @@ class NodeSessions:
             address=registration.address,
             config_digest=registration.config_digest,
             containment=registration.containment,
-            containment_lost=registration.containment_lost,
             last_heartbeat=self._controller.clock.now(),
         )
         self._controller.fleet.put(node, "up" if returned else "registered again")
@@ -184,7 +189,7 @@ class NodeSessions:
         controller = self._controller
         at = controller.clock.now()
         if isinstance(report, HookReport):
-            controller.record_run(report.run)
+            self._task_hook_ended(name, report.run)
             return
         key = report.key
         job = controller.jobs.get(key.job_id)
@@ -201,11 +206,18 @@ class NodeSessions:
                 controller.apply(job.job_id, PrologEnded(at, key.attempt, name, run, over))
             case StepStartedReport(step_id=step_id):
                 controller.apply(job.job_id, StepStarted(at, key.attempt, name, step_id))
-            case StepEndedReport(step_id=step_id, tasks=tasks, reason=reason, usage=usage):
-                controller.apply(job.job_id, StepEnded(at, key.attempt, name, step_id, tasks, reason, usage))
-            case ReleasedReport(epilog=epilog, usage=usage):
+            case StepEndedReport(step_id=step_id, tasks=tasks, reason=reason):
+                controller.apply(job.job_id, StepEnded(at, key.attempt, name, step_id, tasks, reason))
+            case ReleasedReport(epilog=epilog):
                 over = self._charged(epilog, job) if key.attempt == job.attempt else ""
-                controller.apply(job.job_id, NodeReleased(at, key.attempt, name, epilog, over, usage))
+                controller.apply(job.job_id, NodeReleased(at, key.attempt, name, epilog, over))
+
+    def _task_hook_ended(self, name: NodeName, run: HookRun) -> None:
+        controller = self._controller
+        job = controller.jobs.get(run.key.job_id)
+        if not controller.record_run(run) or job is None or run.key.attempt != job.attempt or run.key.node != name:
+            return
+        controller.apply(job.job_id, TaskHookEnded(controller.clock.now(), job.attempt, name, run, controller.charge(run, job)))
 
     def _charged(self, epilog: HookRun | None, job: Job) -> str:
         if epilog is None:

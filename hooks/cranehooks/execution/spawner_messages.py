@@ -39,7 +39,7 @@ class Ready:
     driver: str
     what_is_lost: str
     swept: tuple[str, ...] = ()
-    """Processes that a dead predecessor left, killed now: pid and command line."""
+    """Command lines of processes that a dead predecessor left, killed now."""
 
 
 @dataclass(frozen=True, slots=True)

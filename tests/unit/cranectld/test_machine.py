@@ -34,6 +34,7 @@ from cranectld.jobs.events import (
     StepSendRequested,
     StepStarted,
     StopCtldHook,
+    TaskHookEnded,
     TimeLimitReached,
 )
 from cranectld.jobs.model import Job, JobState, NodeProgress, StepState
@@ -418,6 +419,45 @@ def test_end_of_a_crun_job_is_what_its_nodes_say() -> None:
     done, _ = play(early, [ended, RELEASED_1, CTLD_EPILOG_OK])
 
     assert (done.state, done.reason) == (JobState.FAILED, "user unknown")
+
+
+@pytest.mark.parametrize(
+    ("cancelled", "reason", "state"),
+    [
+        (True, "", JobState.CANCELLED),
+        (False, "", JobState.FAILED),
+        # The node refused the step: that is no hook's doing.
+        (True, "user unknown", JobState.FAILED),
+    ],
+)
+def test_batch_job_whose_task_prolog_cancels_its_task_is_cancelled(cancelled: bool, reason: str, state: JobState) -> None:
+    end = TaskEnd(TaskId(0), ExitStatus(code=1), cancelled=cancelled, reason="TaskProlog exit 8")
+    ended = StepEnded(5.0, ONE, CN1, BATCH_STEP, (end,), reason)
+    done, _ = play(job(), [allocated(), CTLD_PROLOG_OK, ended, RELEASED_1, RELEASED_2, CTLD_EPILOG_OK])
+
+    assert (done.state, done.exit) == (state, ExitStatus(code=1))
+    assert done.reason == (reason or "TaskProlog exit 8")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "over_budget", "kinds"),
+    [
+        ({}, "", []),
+        ({"OnTaskEpilogFailure": "drain"}, "", ["drained"]),
+        ({"OnTaskEpilogFailure": "drain"}, "task.sh", ["breaker"]),
+    ],
+)
+def test_failing_task_epilog_drains_where_the_site_wants_it(
+    overrides: dict[str, str], over_budget: str, kinds: list[str]
+) -> None:
+    running, _ = play(job(), [allocated(), CTLD_PROLOG_OK])
+    running = replace(running, hooks=replace(running.hooks, overrides=overrides))
+    failed = run(HookPoint.TASK_EPILOG, EXIT_1, CN1)
+    after, effects = play(running, [TaskHookEnded(5.0, ONE, CN1, failed, over_budget)])
+
+    assert after == running
+    assert [effect.kind for effect in effects if isinstance(effect, Record)] == kinds
+    assert [effect.node for effect in effects if isinstance(effect, DrainNode)] == ([CN1] if kinds == ["drained"] else [])
 
 
 def test_step_is_refused_outside_running() -> None:

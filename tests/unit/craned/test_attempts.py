@@ -9,15 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from craned.attempts.attempt import (
-    Phase,
-    PrepareRequested,
-    ProcessesGone,
-    ReleaseRequested,
-    SignalRequested,
-    StepEnded,
-    StepRequested,
-)
+from craned.attempts.attempt import Phase, PrepareRequested, ReleaseRequested, SignalRequested, StepEnded, StepRequested
 from craned.attempts.driver import Attempts, NoSuchStepError, QueueFullError, Started
 from craned.attempts.ledger import Ledger
 from craned.attempts.recovery import continuation, remember
@@ -86,10 +78,10 @@ class FakeSteps:
     def announce(self) -> None:
         pass
 
-    async def kill_job(self, job: JobOnNode) -> ProcessesGone:
+    async def kill_job(self, job: JobOnNode) -> tuple[str, ...]:
         del job
         self.done.append("kill")
-        return ProcessesGone()
+        return ()
 
 
 @dataclass

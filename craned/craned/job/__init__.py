@@ -1,1 +1,0 @@
-"""What is one job's on this node, whatever its steps: its cell, its limits, its use."""
