@@ -11,7 +11,15 @@ from cranehooks.environment import SCRIPT_CONTEXTS, scope_of, variables_of
 from cranehooks.model.outcome import OutcomeKind
 from cranehooks.model.points import CONTRACTS, HookPoint, Phase, PointContract, RunsAs
 from cranehooks.profile_cells import CELLS, FIXED
-from cranehooks.profiles import IMPLIED_FLAGS, INCOMPATIBLE_FLAGS, OVERRIDES, PROFILES, UNSUPPORTED_FLAGS, PrologFlag
+from cranehooks.profiles import (
+    FLAG_EFFECTS,
+    IMPLIED_FLAGS,
+    INCOMPATIBLE_FLAGS,
+    OVERRIDES,
+    PROFILES,
+    UNSUPPORTED_FLAGS,
+    PrologFlag,
+)
 from cranehooks.settings import ClusterSettings, json_schema
 from cranehooks.settings.devices import GresSection
 from cranehooks.settings.document import OLDER_HOOK_KEYS, OLDER_TOP_KEYS
@@ -135,13 +143,12 @@ def profiles() -> str:
         "",
         "## Flags",
         "",
-        "| flag | implies | in this version |",
-        "|---|---|---|",
+        "Words of `PrologFlags`, in any case. A word that the profile has not is refused, and so are two that exclude each other.",
+        "",
+        "| flag | implies | profiles | effect |",
+        "|---|---|---|---|",
     ]
-    lines += [
-        _row(f"`{flag}`", ", ".join(sorted(IMPLIED_FLAGS.get(flag, ()))), "refused" if flag in UNSUPPORTED_FLAGS else "yes")
-        for flag in PrologFlag
-    ]
+    lines += [_row(f"`{flag}`", _implied_by(flag), _having(flag), _effect_of(flag)) for flag in PrologFlag]
     lines += ["", *(f"- `{one}` and `{other}` exclude each other: {why}." for one, other, why in INCOMPATIBLE_FLAGS), ""]
     for profile in PROFILES.values():
         lines += [
@@ -157,6 +164,18 @@ def profiles() -> str:
             "",
         ]
     return "\n".join(lines)
+
+
+def _implied_by(flag: PrologFlag) -> str:
+    return ", ".join(f"`{implied}`" for implied in sorted(IMPLIED_FLAGS.get(flag, ())))
+
+
+def _having(flag: PrologFlag) -> str:
+    return ", ".join(name for name, profile in PROFILES.items() if flag in profile.flags)
+
+
+def _effect_of(flag: PrologFlag) -> str:
+    return "refused by this version" if flag in UNSUPPORTED_FLAGS else FLAG_EFFECTS[flag]
 
 
 def _words_of(setting: str) -> str:

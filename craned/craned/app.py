@@ -23,7 +23,9 @@ from craned.crew import Crew
 from craned.ctld_client import ControllerClient, ControllerSession, NodeCard
 from craned.front.service import FrontDesk
 from craned.hooks.node_hooks import NodeHooks
-from craned.hooks.processes import JobProcesses
+from craned.hooks.processes import JobProcesses, sweep_unknown_jobs
+from craned.job.cells import JobCells
+from craned.job.limits import LimitSettings
 from craned.places import Places, boot_id, prepare_run_dir
 from craned.service.craned import CranedService
 from craned.service.stdio import StepStdioService
@@ -32,8 +34,9 @@ from craned.steps.driver import Steps
 from craned.steps.files import StepFiles
 from craned.steps.supervisor_client import Forked, Gone
 from craned.steps.supervisors import Nonces, SupervisorParent, supervisor_handler
-from cranehooks.execution.containment.cells import Containment
 from cranehooks.execution.containment.detect import NONE, detect
+from cranehooks.execution.containment.hierarchies import Hierarchies
+from cranehooks.execution.containment.sweeping import Instance
 from cranehooks.execution.spawner_client import SpawnerClient
 from cranehooks.journal import Journal, JournalError, Reading
 from cranehooks.model.ids import AttemptKey
@@ -84,8 +87,13 @@ async def serve(configuration: Configuration, places: Places, helpers: Helpers, 
         outbox = Outbox(memory.reports, next_id=memory.next_report_id)
         ledger = Ledger(journal, outbox, boot)
         attempts = Attempts(node.name, ledger, outbox, observe=metrics.observe)
-        driver = "none" if helpers.spawner.ready is None else helpers.spawner.ready.driver
+        ready = helpers.spawner.ready
+        driver, lost = (NONE, "") if ready is None else (ready.driver, ready.what_is_lost)
+        metrics.contained_by(driver)
         nonces = Nonces(places.state_dir)
+        containment = None if driver == NONE else detect(driver, helpers.cgroup_instance, is_shown=True)[0]
+        cells = JobCells(containment, lambda: LimitSettings(configuration.settings.job_limits, configuration.node.devices))
+        await asyncio.to_thread(cells.warn_of_gaps)
         starter = BootstrapStarter(
             NodePlace(node.name, places.supervisors_socket, places.steps_dir, driver, helpers.cgroup_instance),
             nonces,
@@ -93,15 +101,15 @@ async def serve(configuration: Configuration, places: Places, helpers: Helpers, 
                 configuration.settings.kill_grace, configuration.settings.launcher_grace, configuration.settings.allow_root_jobs
             ),
             helpers.parent.fork,
+            cells,
         )
         files = StepFiles(places.steps_dir)
-        sweeper = _sweeper(driver, helpers.cgroup_instance)
-        processes = JobProcesses(node.name, sweeper)
-        if sweeper is not None:
+        processes = JobProcesses(node.name, containment, cells)
+        if containment is not None:
             gauge = Gauge(
                 "crane_hook_kept_processes", "Processes that hooks left behind and that live (KeepProcesses).", registry=registry
             )
-            gauge.set_function(lambda: len(sweeper.kept()))
+            gauge.set_function(lambda: len(containment.kept()))
         steps = Steps(node.name, starter, processes, files)
         hooks = NodeHooks(node.name, own_user(), helpers.spawner, metrics, processes)
         server = GrpcServer(
@@ -127,6 +135,8 @@ async def serve(configuration: Configuration, places: Places, helpers: Helpers, 
             crew.start(helpers.parent.serve(parent_said), name="supervisor parent")
             crew.start(ledger.keep_small(attempts.snapshot), name="journal")
             await asyncio.to_thread(files.keep_only, _unreleased(memory))
+            here = Instance(Hierarchies.of_this_process(), helpers.cgroup_instance)
+            await asyncio.to_thread(sweep_unknown_jobs, here, [key.job_id for key in _unreleased(memory)])
             has_rebooted = memory.boot_id not in ("", boot)
             if not has_rebooted:
                 await _end_kept(processes, memory)
@@ -138,7 +148,7 @@ async def serve(configuration: Configuration, places: Places, helpers: Helpers, 
                     async with open_channel(settings.control_address, metadata=channel_metadata) as channel:
                         session = ControllerSession(
                             ControllerClient(channel),
-                            _cards(configuration, boot, address, driver),
+                            _cards(configuration, boot, address, driver, lost),
                             lambda: attempts.held.values(),  # noqa: PLW0108 - the values of that moment
                             outbox,
                             ledger,
@@ -162,12 +172,12 @@ async def serve(configuration: Configuration, places: Places, helpers: Helpers, 
             crew.dismiss()
 
 
-def _cards(configuration: Configuration, boot: str, address: str, driver: str) -> Callable[[], NodeCard]:
+def _cards(configuration: Configuration, boot: str, address: str, driver: str, lost: str) -> Callable[[], NodeCard]:
     instance = secrets.token_hex(8)
 
     def card() -> NodeCard:
         digest = configuration.settings.digest
-        return NodeCard(configuration.node.name, instance, boot, version("crane-hooks"), address, digest, driver)
+        return NodeCard(configuration.node.name, instance, boot, version("crane-hooks"), address, digest, driver, lost)
 
     return card
 
@@ -252,10 +262,6 @@ async def _end_kept(processes: JobProcesses, memory: Memory) -> None:
 
 def _unreleased(memory: Memory) -> list[AttemptKey]:
     return [key for key, remembered in memory.attempts.items() if remembered.state.phase is not Phase.RELEASED]
-
-
-def _sweeper(driver: str, instance: str) -> Containment | None:
-    return None if driver == NONE else detect(driver, instance, is_shown=True)[0]
 
 
 def _prepared(address: str) -> str:

@@ -77,6 +77,12 @@ class Configuration:
         """Calls it after each reload that changed something."""
         self._changed.append(call)
 
+    @staticmethod
+    def tell_cautions(settings: ClusterSettings) -> None:
+        """Logs what holds otherwise than the file may make believe."""
+        for caution in settings.cautions:
+            log.warning("configuration_caution", caution=str(caution))
+
     async def reload(self) -> None:
         """Reads the file again; when it is refused, the problems are logged and the old settings stay in force."""
         try:
@@ -89,6 +95,7 @@ class Configuration:
             log.warning("restart_needed", what="this node's entry in Nodes changed")
             if self.node_name not in settings.nodes:
                 return
+        self.tell_cautions(settings)
         is_new = settings.digest != self.settings.digest
         self.settings = settings
         log.info("configuration_reloaded", digest=settings.digest, changed=is_new)

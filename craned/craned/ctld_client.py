@@ -43,6 +43,8 @@ class NodeCard:
     address: str
     config_digest: str
     containment: str
+    containment_lost: str = ""
+    """What that cannot do, for people; empty: nothing is missed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class ControllerClient:
             address=card.address,
             config_digest=card.config_digest,
             containment=card.containment,
+            containment_lost=card.containment_lost,
             jobs=[_held_job(state) for state in jobs if state.phase is not Phase.RELEASED],
         )
         try:

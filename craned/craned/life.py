@@ -6,6 +6,7 @@ from pathlib import Path
 from craned.configuration import Configuration
 from craned.places import Places, cgroup_instance, prepare
 from craned.steps.supervisors import SupervisorParent
+from cranehooks.execution.daemon import make_room, tell_of
 from cranehooks.execution.spawner_client import SpawnerClient, SpawnerError
 from cranekit.daemon import Stop, run_daemon
 from cranekit.errors import CraneError, ErrorCode
@@ -31,10 +32,13 @@ def run(configuration: Configuration, run_dir: Path | None, state_dir: Path | No
 
 async def _live_as_node(configuration: Configuration, places: Places, stop: Stop, ready_file: Path | None) -> None:
     settings, node = configuration.settings, configuration.node
+    # Before anything is started: children are born where we are.
+    await asyncio.to_thread(make_room, settings.containment.value)
     instance = cgroup_instance(settings.cluster_name, node.name, places.state_dir)
     parent = await asyncio.to_thread(SupervisorParent)
     try:
-        async with SpawnerClient.started(containment=settings.containment.value, root_name=instance) as spawner:
+        spawning = SpawnerClient.started(containment=settings.containment.value, root_name=instance, on_ready=tell_of)
+        async with spawning as spawner:
             # gRPC comes with it: a large process, with threads, which must not be the one that forks.
             from craned.app import Helpers, serve
 

@@ -24,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         settings = checked(path, is_login=arguments.login)
         if arguments.check_config is not None:
+            sys.stderr.writelines(f"{caution}\n" for caution in settings.cautions)
             sys.stdout.write(f"{path}: ok (cluster {settings.cluster_name}, {len(settings.nodes)} nodes)\n")
             return 0
         configuration = Configuration(path, settings, NodeName(arguments.node) if arguments.node else None)
@@ -35,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         return USAGE_ERROR
     _forget_surrounding_job()
     logs.configure(arguments.log_level or settings.log_level.value, program="craned", node=arguments.node or "login")
+    configuration.tell_cautions(settings)
     # After everything that a wrong call is told about, because the rest takes longer to import.
     from craned import life
 

@@ -30,6 +30,7 @@ from cranectld.service.nodes import NodeService
 from cranectld.service.registration import SERVICES, add_services
 from cranectld.service.scheduler import SchedulerPortService
 from cranectld.store import Store
+from cranehooks.execution.daemon import make_room, tell_of
 from cranehooks.execution.spawner_client import SpawnerClient
 from cranehooks.model.ids import NodeName, TaskId
 from cranehooks.model.job import ExitStatus, TaskEnd
@@ -69,11 +70,15 @@ async def serve(configuration: Configuration, stop: Stop, ready_file: Path | Non
     user = identity_of_peer(os.geteuid(), os.getegid()).user
     async with AsyncExitStack() as stack:
         root_name = _cgroup_root(settings.cluster_name, state_dir)
+        # Before anything is started: children are born where we are.
+        await asyncio.to_thread(make_room, settings.containment.value)
         spawner = await stack.enter_async_context(
-            SpawnerClient.started(containment=settings.containment.value, root_name=root_name)
+            SpawnerClient.started(containment=settings.containment.value, root_name=root_name, on_ready=tell_of)
         )
         registry = make_registry("cranectld", version("crane-hooks"))
         metrics = ControllerMetrics(registry)
+        if spawner.ready is not None:
+            metrics.runs.contained_by(spawner.ready.driver)
         store = Store(state_dir / "cranectld.db")
         restored = await asyncio.to_thread(store.open)
         store.start()

@@ -41,6 +41,12 @@ class Configuration:
         self._path = path
         self.settings = settings
 
+    @staticmethod
+    def tell_cautions(settings: ClusterSettings) -> None:
+        """Logs what holds otherwise than the file may make believe."""
+        for caution in settings.cautions:
+            _log.warning("config.caution", caution=str(caution))
+
     async def reload(self) -> None:
         """Reads the file again; when it is refused, the problems go to the log and the old settings stay in force.
 
@@ -55,6 +61,7 @@ class Configuration:
             return
         if set(settings.nodes) != set(self.settings.nodes) or settings.cranectld_listen != self.settings.cranectld_listen:
             _log.warning("config.restart_needed", what="Nodes or CranectldListen changed")
+        self.tell_cautions(settings)
         self.settings = settings
         _log.info("config.reloaded", digest=settings.digest)
 

@@ -63,6 +63,7 @@ from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookKey, HookRun, HookSettings
 from cranehooks.policy import RequeuePolicy
+from cranekit import crash_points
 from cranekit.errors import CraneError, ErrorCode
 
 _log = structlog.get_logger()
@@ -287,6 +288,7 @@ class Controller:
                 del self._ended[oldest], self.jobs[oldest]
 
     def _carry_out(self, job: Job, effect: Effect) -> None:
+        crash_points.reached(f"cranectld: {type(effect).__name__}")
         key = job.key
         match effect:
             case RunCtldHook(point):

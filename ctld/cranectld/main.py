@@ -21,10 +21,12 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return USAGE_ERROR
     if arguments.check_config is not None:
+        sys.stderr.writelines(f"{caution}\n" for caution in settings.cautions)
         sys.stdout.write(f"{arguments.check_config}: ok (cluster {settings.cluster_name}, {len(settings.nodes)} nodes)\n")
         return 0
     logs.configure(arguments.log_level or settings.log_level.value)
     configuration = Configuration(arguments.config, settings)
+    configuration.tell_cautions(settings)
 
     from cranectld.app import serve
 

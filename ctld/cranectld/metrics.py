@@ -21,6 +21,9 @@ class ControllerMetrics:
         self._decisions = Counter("crane_decisions", "Decisions about jobs.", ["decision"], registry=registry)
         self._drains = Counter("crane_drains", "Nodes drained, by who did it.", ["cause"], registry=registry)
         self._trips = Counter("crane_breaker_trips", "Scripts whose drain budget was used up.", registry=registry)
+        self._cpu = Counter("crane_jobs_cpu_seconds", "CPU time that jobs used, told when they leave a node.", registry=registry)
+        kills = "Processes of jobs that the kernel killed for want of memory, told when they leave a node."
+        self._oom_kills = Counter("crane_jobs_oom_kills", kills, registry=registry)
         self._registry = registry
         for state in JobState:
             self._jobs.labels(state.value)
@@ -30,6 +33,12 @@ class ControllerMetrics:
             self._drains.labels(owner.value)
 
     def job_changed(self, old: Job | None, new: Job) -> None:
+        known = old.usage if old is not None and old.attempt == new.attempt else {}
+        for node, usage in new.usage.items():
+            # A job that comes back from the store has been counted.
+            if old is not None and node not in known:
+                self._cpu.inc(usage.cpu_s or 0.0)
+                self._oom_kills.inc(usage.oom_kills or 0)
         if old is not None and old.state is new.state:
             return
         if old is not None:

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
+from cranekit import crash_points
+
 Record = dict[str, Any]  # JSON; its owner parses it
 """One journal entry."""
 
@@ -222,6 +224,7 @@ class Journal:
         self._is_dirty = True
         try:
             _write_all(self._descriptor, lines)
+            crash_points.reached("journal: wrote, not synced")
             if self._sync:
                 os.fdatasync(self._descriptor)
         except OSError:
@@ -245,7 +248,9 @@ class Journal:
             _write_all(descriptor, lines)
             if self._sync:
                 os.fsync(descriptor)
+            crash_points.reached("journal: replaces its file")
             fresh.rename(self._path)
+            crash_points.reached("journal: replaced its file")
         except OSError:
             os.close(descriptor)
             fresh.unlink(missing_ok=True)

@@ -196,7 +196,8 @@ def drain_reason(run: HookRun) -> str:
     outcome = run.outcome if script is None else script.outcome
     words.append(f"{outcome} (job {run.key.job_id}, attempt {run.key.attempt})")
     reason = " ".join(words)
-    told = printable(script.last_line if script is not None else "") or printable(_first_line(outcome.detail))
+    # What we know of the end says more than what the script said last.
+    told = printable(_first_line(outcome.detail)) or printable(script.last_line if script is not None else "")
     return _shortened(f"{reason}: {told}" if told else reason, DRAIN_REASON_LIMIT)
 
 

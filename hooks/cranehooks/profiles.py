@@ -170,13 +170,25 @@ IMPLIED_FLAGS: dict[PrologFlag, frozenset[PrologFlag]] = {
 }
 """What a flag brings with it, complete: the implications of implied flags are listed."""
 
+FLAG_EFFECTS: dict[PrologFlag, str] = {
+    PrologFlag.ALLOC: "Prolog runs at allocation, on every node of the job; the job waits for it",
+    PrologFlag.CONTAIN: "each node of the job has an extern step from its allocation on, and Prolog runs in the job's cgroup",
+    PrologFlag.DEFER_BATCH: "the batch script starts when the slowest node's Prolog has ended",
+    PrologFlag.FORCE_REQUEUE_ON_FAIL: "a failing Prolog requeues --no-requeue jobs too",
+    PrologFlag.NO_HOLD: "the job is Running at allocation; the first step on a node waits for its Prolog",
+    PrologFlag.RUN_IN_JOB: "the supervisor of the extern step runs Prolog and Epilog, in the job's cgroup",
+    PrologFlag.SERIAL: "Prologs and Epilogs of all jobs take turns on a node; waiting does not count as their time",
+    PrologFlag.X11: "stands for what it implies alone: nothing is forwarded",
+}
+"""What each does, for a person."""
+
 INCOMPATIBLE_FLAGS: tuple[tuple[PrologFlag, PrologFlag, str], ...] = (
     (PrologFlag.NO_HOLD, PrologFlag.CONTAIN, "Contain waits for the Prolog at allocation, NoHold does not"),
     (PrologFlag.NO_HOLD, PrologFlag.X11, "X11 needs the Prolog before the first step, NoHold does not wait for it"),
     (PrologFlag.RUN_IN_JOB, PrologFlag.SERIAL, "hooks inside their jobs cannot take turns on the node"),
 )
 
-UNSUPPORTED_FLAGS: frozenset[PrologFlag] = frozenset({PrologFlag.CONTAIN, PrologFlag.RUN_IN_JOB, PrologFlag.X11})
+UNSUPPORTED_FLAGS: frozenset[PrologFlag] = frozenset({PrologFlag.CONTAIN, PrologFlag.RUN_IN_JOB})
 """Known words that this version refuses, so that no site believes it has what it has not."""
 
 

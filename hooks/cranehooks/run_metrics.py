@@ -39,7 +39,15 @@ class HookRunMetrics:
             "crane_hook_leftovers_kept", "Processes that scripts left behind and that live on (KeepProcesses).", ["point", "script"],
             registry=registry,
         )  # fmt: skip
+        self._containment = Gauge(
+            "crane_containment_info", "Always 1; the label says what holds the processes of hooks.", ["driver"], registry=registry
+        )
         self._scripts: set[str] = set()
+
+    def contained_by(self, driver: str) -> None:
+        """Says which containment driver hooks have from now on."""
+        self._containment.clear()
+        self._containment.labels(driver).set(1)
 
     def started(self, point: HookPoint) -> None:
         self._running.labels(point.value).inc()

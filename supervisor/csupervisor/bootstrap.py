@@ -10,6 +10,7 @@ from crane.hooks.v1 import supervisor_pb2 as pb
 from cranehooks import wire
 from cranehooks.model.ids import BATCH_STEP, Attempt, JobId, NodeName, StepId, StepKey, TaskId
 from cranehooks.model.job import JobSpec, StepSpec
+from cranehooks.model.limits import Limits
 from cranehooks.model.points import HookPoint, Runner, points_of
 from cranehooks.model.run import TimeoutScope
 from cranehooks.profiles import TaskAction
@@ -77,6 +78,8 @@ class Bootstrap:
     batch_script: str
     state_dir: str
     nodes: tuple[NodeName, ...]
+    limits: Limits = Limits()
+    """Of the job on this node. craned has set them; here they tell what is to be measured, and what a kill was for."""
 
     @property
     def is_batch(self) -> bool:
@@ -95,7 +98,7 @@ def bootstrap_from_wire(message: pb.SupervisorBootstrap) -> Bootstrap:
     """
     try:
         bootstrap = _read(message)
-    except wire.WireError as error:
+    except (wire.WireError, ValueError) as error:
         raise BootstrapError(str(error)) from error
     if problems := _problems(bootstrap):
         text = f"bootstrap of step {bootstrap.key}: {'; '.join(problems)}"
@@ -126,6 +129,7 @@ def _read(message: pb.SupervisorBootstrap) -> Bootstrap:
         batch_script=message.batch_script,
         state_dir=message.state_dir,
         nodes=tuple(NodeName(node) for node in message.nodes),
+        limits=wire.job_limits_from_wire(message.limits),
     )
 
 

@@ -25,6 +25,7 @@ def check_config(path: Path) -> int:
     problems = settings.check_scripts(points_of(Runner.CSUPERVISOR), partial(scripts.problem_of, settings.profile))
     if problems:
         return _tell(str(SettingsError(problems)))
+    sys.stderr.writelines(f"{caution}\n" for caution in settings.cautions)
     sys.stdout.write(f"{path}: ok (cluster {settings.cluster_name}, {len(settings.nodes)} nodes)\n")
     return 0
 

@@ -11,6 +11,7 @@ from cranehooks.execution.containment.cells import Cell, Containment
 from cranehooks.execution.containment.detect import AUTO, detect
 from cranehooks.execution.process import OWNED_PIDS
 from cranehooks.model.ids import TaskId
+from cranehooks.model.limits import Limits, Usage
 from cranehooks.model.run import Leftover
 from csupervisor.bootstrap import Bootstrap
 
@@ -21,9 +22,10 @@ _KILL_AGAIN_S: Final = 0.2
 class StepCells:
     """The containment of a step: a cell per task, within one for the step where the driver nests them."""
 
-    def __init__(self, containment: Containment, step_cell: Cell) -> None:
+    def __init__(self, containment: Containment, step_cell: Cell, limits: Limits | None) -> None:
         self.containment = containment
         self._step_cell = step_cell
+        self._limits = limits
 
     @classmethod
     def open(cls, bootstrap: Bootstrap) -> "StepCells":
@@ -36,11 +38,12 @@ class StepCells:
         driver = bootstrap.containment
         # craned names the one it has found to work.
         containment, _ = detect(driver, bootstrap.cgroup_instance, is_shown=driver != AUTO)
-        # craned may have made it, with the job's limits.
-        cell = containment.create_at(*bootstrap.cgroup_root.split("/"))
+        # The limits are those of the job's cell, which craned has made. Where it has one of memory, its parts are measured too.
+        limits = Limits(measures_memory=True) if bootstrap.limits.memory_bytes is not None else None
+        cell = containment.create_at(*bootstrap.cgroup_root.split("/"), limits=limits)
         # It has no first process: it stands for whatever falls to us and is no task's.
         cell.leader_exited()
-        return cls(containment, cell)
+        return cls(containment, cell, limits)
 
     def task_cell(self, task_id: TaskId) -> Cell:
         """A new cell for a task.
@@ -51,13 +54,14 @@ class StepCells:
         name = f"task_{task_id}"
         if self._step_cell.cgroup is None:
             return self.containment.create(name)
-        return self.containment.create_inside(self._step_cell.cgroup, name)
+        return self.containment.create_inside(self._step_cell.cgroup, name, limits=self._limits)
 
-    async def clean_up(self, patience_s: float) -> tuple[str, ...]:
-        """Kill what lives in the step and remove its cell; the processes that survive, as `pid command`."""
+    async def clean_up(self, patience_s: float) -> tuple[tuple[str, ...], Usage]:
+        """Kill what lives in the step and remove its cell; the processes that survive, as `pid command`, and what the cell tells of its use."""
         survivors = await end_all(self._step_cell, patience_s)
+        usage = self._step_cell.usage()
         self._step_cell.remove()
-        return tuple(f"{survivor.pid} {survivor.command}" for survivor in survivors)
+        return tuple(f"{survivor.pid} {survivor.command}" for survivor in survivors), usage
 
 
 async def emptied(cell: Cell) -> None:

@@ -18,7 +18,7 @@ from crane.hooks.v1 import supervisor_pb2 as pb
 from cranehooks import wire
 from cranehooks.model.output import clipped_script
 from cranehooks.model.run import HookRun
-from cranekit import frames
+from cranekit import crash_points, frames
 from cranekit.backoff import Backoff
 from csupervisor.bootstrap import Bootstrap
 from csupervisor.stdio import OutputChunk, StreamName
@@ -99,10 +99,13 @@ class CranedClient:
         ended = pb.SupervisorStepEnded(
             tasks=[wire.task_end_to_wire(task) for task in end.tasks], reason=end.reason, unkillable=end.unkillable
         )
+        if end.usage is not None:
+            ended.usage.CopyFrom(wire.usage_to_wire(end.usage))
         self._send(pb.FromSupervisor(step_ended=ended))
 
     def _send(self, message: pb.FromSupervisor) -> None:
         if self._writer is not None and not self._writer.is_closing():
+            crash_points.reached(f"supervisor says {message.WhichOneof('message')}")
             self._writer.write(frames.encode(frames.PROTOBUF, message.SerializeToString()))
 
     # ---- the connection
@@ -168,6 +171,7 @@ def _hear(kind: int, payload: bytes, listener: CranedListener) -> None:
     except DecodeError as error:
         problem = "a frame holds no ToSupervisor message"
         raise _ProtocolError(problem) from error
+    crash_points.reached(f"supervisor hears {message.WhichOneof('message')}")
     match message.WhichOneof("message"):
         case "launcher":
             listener.launcher(attached=message.launcher.attached)

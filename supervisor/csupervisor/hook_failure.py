@@ -13,5 +13,5 @@ def failure_of(run: HookRun) -> str:
     script = run.failed_script
     outcome = run.outcome if script is None else script.outcome
     words = [run.key.point.value, *(() if script is None else (printable(script.name),)), str(outcome)]
-    told = printable(script.last_line if script is not None else "") or printable(outcome.detail)
+    told = printable(outcome.detail) or printable(script.last_line if script is not None else "")
     return f"{' '.join(words)}: {told[:_LINE_LIMIT]}" if told else " ".join(words)

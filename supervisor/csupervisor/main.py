@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from cranehooks.execution import syscalls
-from cranekit import frames
+from cranekit import crash_points, frames
 from csupervisor import app
 from csupervisor.bootstrap import BootstrapError, ForkRequest, fork_request_from_bytes, forked_to_bytes, gone_to_bytes
 
@@ -60,6 +60,7 @@ class SupervisorParent:
             return
 
     def _fork(self, request: ForkRequest) -> None:
+        crash_points.reached("supervisor parent: forks")
         try:
             pid = os.fork()
         except OSError:
@@ -71,6 +72,7 @@ class SupervisorParent:
         pidfd = os.pidfd_open(pid)
         self._children[pidfd] = pid, request.nonce
         self._poll.register(pidfd, select.POLLIN)
+        crash_points.reached("supervisor parent: forked")
         self._tell(forked_to_bytes(request.nonce, pid))
 
     def _reap(self, pidfd: int) -> None:

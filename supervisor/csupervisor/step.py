@@ -16,6 +16,7 @@ from typing import Final
 
 from cranehooks.model.ids import TaskId
 from cranehooks.model.job import TaskEnd
+from cranehooks.model.limits import Usage
 from csupervisor.task import CANCELLED_EXIT, STOPPED_EXIT, InvalidTransitionError
 
 ATTACH_MARGIN_S: Final = 30.0
@@ -55,6 +56,7 @@ class StepEnd:
     tasks: tuple[TaskEnd, ...]
     reason: str = ""
     unkillable: tuple[str, ...] = ()
+    usage: Usage | None = None
 
 
 # ---- events
@@ -117,6 +119,8 @@ class CleanedUp:
     """Nothing of the step lives, but for these (pid and command)."""
 
     unkillable: tuple[str, ...] = ()
+    usage: Usage | None = None
+    """Of all that ran; None when nothing did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +251,7 @@ class Step:
     is_stopping: bool = False
     unkillable: tuple[str, ...] | None = None
     """None: not cleaned up yet."""
+    usage: Usage | None = None
     is_output_sent: bool = False
 
     def check_invariants(self) -> None:
@@ -302,8 +307,8 @@ def _progress(step: Step, event: Event) -> Advance:
             return _settle(replace(step, running=step.running | {task_id}))
         case ((Phase.STARTING | Phase.RUNNING), TaskOver(end)):
             return _settle(replace(step, ends=(*step.ends, end)))
-        case Phase.ENDING, CleanedUp(unkillable):
-            step = replace(step, unkillable=unkillable)
+        case Phase.ENDING, CleanedUp(unkillable, usage):
+            step = replace(step, unkillable=unkillable, usage=usage)
             # What cannot be killed may hold its streams open for ever.
             waits = unkillable and not step.is_output_sent and not step.is_terminated
             step, effects = _finish(step)
@@ -415,6 +420,6 @@ def _finish(step: Step) -> Advance:
     step = replace(step, phase=Phase.ENDED)
     order = {task_id: place for place, task_id in enumerate(step.task_ids)}
     tasks = tuple(sorted(step.ends, key=lambda end: order[end.task_id]))
-    end = StepEnd(tasks, step.reason, step.unkillable or ())
+    end = StepEnd(tasks, step.reason, step.unkillable or (), step.usage)
     bound = (SetTimer(Timer.DELIVERY, step.deliver_within_s),) if step.is_stopping else ()
     return step, (CancelTimer(Timer.LAUNCHER), CancelTimer(Timer.OUTPUT), ReportEnd(end), *bound)

@@ -13,7 +13,10 @@ from cranehooks.execution.containment.detect import ContainmentUnavailableError
 from cranehooks.execution.engine import Engine
 from cranehooks.model.ids import TaskId
 from cranehooks.model.job import StdioMode, TaskEnd
+from cranehooks.model.limits import Usage
 from cranehooks.model.run import HookRun
+from cranehooks.model.usage import usage_of
+from cranekit import crash_points
 from csupervisor import step as machine
 from csupervisor import task
 from csupervisor.batch import remove_script, write_script
@@ -81,6 +84,8 @@ class StepRun:
         self._timers: dict[machine.Timer, asyncio.TimerHandle] = {}
         self._cells: StepCells | None = None
         self._tasks: dict[TaskId, TaskRun] = {}
+        self._usages: list[Usage] = []
+        """Of tasks that are over."""
         self._is_redialled = False
         self.over = asyncio.Event()
         """Set once nothing is left to do."""
@@ -140,6 +145,7 @@ class StepRun:
     # ---- what the machine asks for
 
     def _carry_out(self, effect: machine.Effect) -> None:
+        crash_points.reached(f"step: {type(effect).__name__}")
         match effect:
             case machine.Prepare():
                 self._group.create_task(self._prepare(), name="prepare")
@@ -226,7 +232,8 @@ class StepRun:
     def _task_running(self, start: TaskStart) -> None:
         self.feed(machine.TaskRunning(start.task_id))
 
-    def _task_over(self, end: TaskEnd, notice: str) -> None:
+    def _task_over(self, end: TaskEnd, notice: str, usage: Usage) -> None:
+        self._usages.append(usage)
         if notice:
             self._streams.tell(notice)
             if not self._streams.goes_to_files:
@@ -234,10 +241,14 @@ class StepRun:
         self.feed(machine.TaskOver(end))
 
     async def _clean_up(self) -> None:
-        unkillable = await self._cells.clean_up(self._bootstrap.unkillable_after_s) if self._cells is not None else ()
+        unkillable: tuple[str, ...] = ()
+        usage: Usage | None = None
+        if self._cells is not None:
+            unkillable, whole = await self._cells.clean_up(self._bootstrap.unkillable_after_s)
+            usage = usage_of(whole, self._usages)
         if self._bootstrap.is_batch:
             remove_script(self._bootstrap)
-        self.feed(machine.CleanedUp(unkillable))
+        self.feed(machine.CleanedUp(unkillable, usage))
         self._streams.finish(lambda: self.feed(machine.OutputSent()))
 
 

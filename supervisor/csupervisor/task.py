@@ -85,6 +85,8 @@ class SpawnFailed:
 @dataclass(frozen=True, slots=True)
 class ProcessExited:
     exit: ExitStatus
+    cause: str = ""
+    """Why it ended so, where somebody else than itself is to blame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,8 +276,8 @@ def advance(task: Task, event: Event) -> Step:
             return _spawned(task)
         case Phase.STARTING, SpawnFailed(status, reason):
             return _epilogs(replace(task, exit=status, reason=reason))
-        case Phase.RUNNING, ProcessExited(status):
-            return _process_exited(task, status)
+        case Phase.RUNNING, ProcessExited(status, cause):
+            return _process_exited(task, status, cause)
         case Phase.CLEARING, Cleared():
             task, effects = _epilogs(task)
             return task, (CancelTimer(Timer.GRACE), *effects)
@@ -323,8 +325,8 @@ def _ladder(task: Task) -> tuple[Effect, ...]:
     return SignalTask(SIGTERM), SignalTask(SIGCONT), SetTimer(Timer.GRACE, task.kill_grace_s)
 
 
-def _process_exited(task: Task, status: ExitStatus) -> Step:
-    task = replace(task, phase=Phase.CLEARING, exit=status, reason=task.stop_reason or "")
+def _process_exited(task: Task, status: ExitStatus, cause: str) -> Step:
+    task = replace(task, phase=Phase.CLEARING, exit=status, reason=task.stop_reason or cause)
     if task.stop_reason is None:
         return task, (KillRest(),)
     # A shell dies of TERM at once; the program it ran has the rest of the grace.

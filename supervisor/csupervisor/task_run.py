@@ -15,11 +15,15 @@ from cranehooks.execution.containment.cells import Cell
 from cranehooks.execution.process import Process, SpawnError, SpawnRequest, spawn
 from cranehooks.model.ids import RunId
 from cranehooks.model.job import ExitStatus, TaskEnd
+from cranehooks.model.limits import Usage
+from cranehooks.model.oom import oom_cause, with_oom
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookKey, HookRun, RunSpec
+from cranehooks.model.usage import usage_of
 from cranehooks.policy import task_exit
 from cranehooks.profiles import TaskAction
+from cranekit import crash_points
 from csupervisor import task as machine
 from csupervisor.bootstrap import Bootstrap, TaskHook, TaskStart
 from csupervisor.cleanup import emptied, end_all
@@ -46,8 +50,8 @@ class TaskReports:
     """Who is told of what a task does."""
 
     running: Callable[[TaskStart], None]
-    over: Callable[[TaskEnd, str], None]
-    """With a notice for its owner, or none."""
+    over: Callable[[TaskEnd, str, Usage], None]
+    """With a notice for its owner, or none, and with what it used."""
     hook_ended: Callable[[HookRun], None]
 
 
@@ -93,6 +97,9 @@ class TaskRun:
         self._timers: dict[machine.Timer, asyncio.TimerHandle] = {}
         self._process: Process | None = None
         self._task_pid: int | None = None
+        self._process_usage: Usage | None = None
+        self._oom_kills = 0
+        """Told so far."""
         self._hook: RunId | None = None
         self._waiting_for_rest: asyncio.Task[None] | None = None
 
@@ -111,6 +118,7 @@ class TaskRun:
             self._events.popleft()
 
     def _carry_out(self, effect: machine.Effect) -> machine.Event | None:
+        crash_points.reached(f"task: {type(effect).__name__}")
         match effect:
             case machine.RunHook(point):
                 self._hook = self._key(point).run_id
@@ -137,8 +145,9 @@ class TaskRun:
             case machine.ReportRunning():
                 self._around.reports.running(self._start)
             case machine.ReportEnd(end):
+                usage = self._usage()
                 self._give_up()
-                self._around.reports.over(end, self._state.notice)
+                self._around.reports.over(end, self._state.notice, usage)
         return None
 
     def _timer_ended(self, timer: machine.Timer) -> None:
@@ -164,7 +173,7 @@ class TaskRun:
         self._hook = None
         if point in _EDITS:
             self._apply_directives(run)
-        run = _readable(run)
+        run = with_oom(_readable(run), self._new_oom_kills(), bootstrap.limits.memory_bytes)
         self._around.reports.hook_ended(run)
         action = bootstrap.task_prolog_failure
         self.feed(machine.HookEnded(point, failure_of(run), task_exit(action, run.outcome), action is TaskAction.CANCEL))
@@ -254,10 +263,22 @@ class TaskRun:
         if status is None:
             return
         self._loop.remove_reader(pidfd)
+        self._process_usage = self._process.usage
         self._process = None
         self._cell.leader_exited()
         signal = status & 0x7F
-        self.feed(machine.ProcessExited(ExitStatus(signal=signal) if signal else ExitStatus(code=status >> 8)))
+        ended = ExitStatus(signal=signal) if signal else ExitStatus(code=status >> 8)
+        cause = oom_cause(ended, self._new_oom_kills(), self._bootstrap.limits.memory_bytes)
+        self.feed(machine.ProcessExited(ended, cause))
+
+    def _new_oom_kills(self) -> int:
+        """How many processes in the task's cell the kernel has killed for want of memory since the last call."""
+        before, self._oom_kills = self._oom_kills, self._cell.usage().oom_kills or 0
+        return self._oom_kills - before
+
+    def _usage(self) -> Usage:
+        """Of the whole cell where the driver counts it, else of the process."""
+        return usage_of(self._cell.usage(), () if self._process_usage is None else (self._process_usage,))
 
     def _wait_for_rest(self, rest: Coroutine[None, None, object]) -> None:
         if self._waiting_for_rest is not None:

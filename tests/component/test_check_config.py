@@ -65,6 +65,16 @@ def test_scripts_of_own_points_are_looked_at(program: str, own: str, foreign: st
 
 
 @pytest.mark.parametrize("program", ["cranectld", "craned", "csupervisor"])
+def test_what_holds_otherwise_than_it_seems_is_a_warning(program: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"Profile: slurm\n{GOOD}  PrologFlags: x11\n")
+    result = check(program, config)
+    assert result.returncode == 0
+    assert result.stderr.startswith(f"{config}:6:16: warning: X11 ")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("program", ["cranectld", "craned", "csupervisor"])
 def test_missing_file_is_told(program: str, tmp_path: Path) -> None:
     result = check(program, tmp_path / "none.yaml")
 

@@ -26,6 +26,8 @@ def check_config(file: Annotated[Path, typer.Argument(metavar="FILE", help="Conf
     except SettingsError as error:
         print(error, file=sys.stderr)
         raise typer.Exit(2) from error
+    for caution in settings.cautions:
+        print(caution, file=sys.stderr)
     nodes = hostlist.fold([str(name) for name in settings.nodes])
     print(f"{file}: cluster {settings.cluster_name}, nodes {nodes}, profile {settings.profile_name}: no problem found")
 

@@ -9,9 +9,9 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from cranecli.hookctl.local_config import (
@@ -164,10 +164,10 @@ class LocalCluster:
         """Sends a signal to a daemon (HUP: reload) and returns at once."""
         self._running_ward().signal(name, number)
 
-    def restart(self, name: str, *, wait: bool = True) -> None:
-        """Starts a daemon that has ended, with the same command line; waits until it serves."""
+    def restart(self, name: str, *, wait: bool = True, env: Mapping[str, str] | None = None) -> None:
+        """Starts a daemon that has ended, with the same command line; waits until it serves. `env` is added to its environment."""
         daemon = self.daemons[name]
-        self._launch(daemon)
+        self._launch(daemon, env or {})
         if wait:
             self._await_ready([daemon], time.monotonic() + START_DEADLINE_S)
         self._write_control_file()
@@ -266,11 +266,11 @@ class LocalCluster:
         self._progress("waiting for the nodes")
         self._await_nodes(deadline)
 
-    def _launch(self, daemon: Daemon) -> None:
+    def _launch(self, daemon: Daemon, env: Mapping[str, str] = MappingProxyType({})) -> None:
         daemon.ready_file.unlink(missing_ok=True)
         daemon.ready = {}
         try:
-            daemon.pid = self._running_ward().start(daemon.name, daemon.argv, clean_environment(), daemon.log)
+            daemon.pid = self._running_ward().start(daemon.name, daemon.argv, {**clean_environment(), **env}, daemon.log)
         except WardError as error:
             raise StartError(str(error)) from error
 

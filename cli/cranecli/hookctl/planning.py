@@ -11,7 +11,7 @@ from cranehooks.model.job import JobKind
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import CONTRACTS, HookPoint, Place, RunsAs
 from cranehooks.policy import Verdict, decide_outcome
-from cranehooks.profiles import PrologFlag, TimeoutCover
+from cranehooks.profiles import FLAG_EFFECTS, IMPLIED_FLAGS, PrologFlag, TimeoutCover
 from cranehooks.settings import ClusterSettings
 from cranekit import hostlist
 
@@ -24,15 +24,6 @@ _OWN_SCRIPTS = {
 """The options of crun by which users bring scripts of their own."""
 _NO_HOOK = "none"
 _FAILED = Outcome(OutcomeKind.EXIT, 1)
-_FLAG_NOTES = {
-    PrologFlag.ALLOC: "Prolog runs at allocation, on every node",
-    PrologFlag.NO_HOLD: "the job is Running at allocation; the first step on a node waits for its Prolog",
-    PrologFlag.SERIAL: "Prologs and Epilogs of all jobs take turns on a node; waiting does not count as their time",
-    PrologFlag.FORCE_REQUEUE_ON_FAIL: "a failing Prolog requeues --no-requeue jobs too",
-    PrologFlag.CONTAIN: "Prolog and Epilog have the job's extern step around them",
-    PrologFlag.RUN_IN_JOB: "Prolog and Epilog run inside the job's cgroup",
-    PrologFlag.DEFER_BATCH: "the batch script starts when the slowest node's Prolog has ended",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +98,15 @@ def plan_of(settings: ClusterSettings, job: PlannedJob) -> JobPlan:
         patterns = hooks.patterns.get(point, ()) if not own else () if own == _NO_HOOK else (own,)
         if patterns:
             points.append(_planned(point, patterns, settings, job, trusted_owner=not own))
-    flags = sorted(hooks.flags)
-    notes = tuple(f"{flag}: {_FLAG_NOTES[PrologFlag(flag)]}" for flag in flags if PrologFlag(flag) in _FLAG_NOTES)
-    return JobPlan(job, hooks.profile, hooks.overrides, tuple(flags), tuple(points), notes)
+    notes = tuple(_flag_note(flag, settings.hooks.prolog_flags) for flag in sorted(map(PrologFlag, hooks.flags)))
+    return JobPlan(job, hooks.profile, hooks.overrides, tuple(sorted(hooks.flags)), tuple(points), notes)
+
+
+def _flag_note(flag: PrologFlag, given: frozenset[PrologFlag]) -> str:
+    """What the flag does, and which flags brought it where nobody named it."""
+    implying = sorted(other for other in given if flag in IMPLIED_FLAGS.get(other, ()))
+    origin = "" if flag in given else f" (implied by {', '.join(implying)})"
+    return f"{flag}{origin}: {FLAG_EFFECTS[flag]}"
 
 
 def _planned(

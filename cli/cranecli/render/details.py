@@ -137,6 +137,8 @@ def _node_facts(node: NodeRecord) -> Iterator[str]:
     yield joined(
         [f"craned {node.version}" if node.version else "", node.address, f"hooks contained by {node.containment or '?'}"]
     )
+    if node.containment_lost:
+        yield f"not contained there: {node.containment_lost}"
     yield f"last heartbeat {local_time(node.last_heartbeat)}"
     if node.config_differs:
         yield "its configuration differs from the controller's: copy config.yaml there and send craned SIGHUP"

@@ -78,6 +78,7 @@ def node_document(node: NodeRecord) -> Document:
         "config_differs": node.config_differs,
         "boot_id": node.boot_id,
         "containment": node.containment,
+        "containment_lost": node.containment_lost or None,
     }
 
 

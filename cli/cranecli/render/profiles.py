@@ -7,7 +7,7 @@ from cranecli.render.style import Style
 from cranecli.render.table import Cell, Column, table
 from cranecli.render.words import wrapped
 from cranehooks.profile_cells import CELLS, FIXED, heading_of
-from cranehooks.profiles import DEFAULT_PROFILE, OVERRIDES, PROFILES, Profile
+from cranehooks.profiles import DEFAULT_PROFILE, FLAG_EFFECTS, IMPLIED_FLAGS, OVERRIDES, PROFILES, Profile
 
 
 def profiles_table(style: Style, width: int | None = None) -> list[str]:
@@ -24,6 +24,9 @@ def profile_lines(profile: Profile, style: Style, width: int | None = None) -> I
     yield from table([Column("WHAT"), Column("CELL"), Column("OVERRIDDEN BY"), Column("SOURCE OF THE CELL")], rows, style, width)
     yield ""
     yield from wrapped(f"In every profile: {FIXED}", "")
+    for flag in sorted(profile.flags):
+        implied = ", ".join(sorted(IMPLIED_FLAGS.get(flag, ())))
+        yield from wrapped(f"{flag}{f' (implies {implied})' if implied else ''}: {FLAG_EFFECTS[flag]}.", "- ", "  ")
     for note in profile.notes:
         yield from wrapped(note, "- ", "  ")
 
@@ -44,6 +47,10 @@ def profile_document(profile: Profile) -> dict[str, Any]:  # the values of a JSO
                 "source": cell.sources[profile.name],
             }
             for cell in CELLS
+        },
+        "flags": {
+            flag.value: {"effect": FLAG_EFFECTS[flag], "implies": sorted(IMPLIED_FLAGS.get(flag, ()))}
+            for flag in sorted(profile.flags)
         },
         "notes": list(profile.notes),
     }

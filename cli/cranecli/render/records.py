@@ -125,6 +125,7 @@ class NodeRecord:
     boot_id: str
     gres: str
     containment: str
+    containment_lost: str
 
     @property
     def state(self) -> str:
@@ -216,6 +217,7 @@ def node_record(answer: Json) -> NodeRecord:
         boot_id=_text(answer, "boot_id"),
         gres=_text(answer, "gres"),
         containment=_text(answer, "containment"),
+        containment_lost=_text(answer, "containment_lost"),
     )
 
 

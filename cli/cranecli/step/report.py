@@ -39,6 +39,8 @@ def fate(task: Body) -> str:
         text = ""
     if not reason:
         return text
+    if number and reason.startswith("killed: "):
+        return reason[0].upper() + reason[1:]
     return f"{text} ({reason})" if text else reason
 
 

@@ -15,7 +15,9 @@ from enum import Enum
 
 from cranehooks.model.ids import AttemptKey, NodeName, StepId, TaskId
 from cranehooks.model.job import ExitStatus, StepSpec, TaskEnd
+from cranehooks.model.limits import Usage
 from cranehooks.model.run import HookRun
+from cranehooks.model.usage import usage_of, usage_sum
 
 NEVER_STARTED_CODE = 1
 """Exit code of a task that never ran because something before it failed."""
@@ -82,6 +84,8 @@ class AttemptState:
     """Why it was released."""
     unkillable: tuple[str, ...] = ()
     """What survived KILL before the Epilog: pid and command."""
+    usage: Usage | None = None
+    """Of the steps that are over; once the processes are gone, of the whole job."""
     epilog: HookRun | None = None
     """Set when RELEASED and there was an Epilog."""
 
@@ -137,6 +141,8 @@ class StepEnded:
     step_id: StepId
     tasks: tuple[TaskEnd, ...]
     reason: str = ""
+    usage: Usage | None = None
+    """None: nothing of it ran."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +158,8 @@ class ProcessesGone:
     """Everything of the job on this node has ended, or would not."""
 
     unkillable: tuple[str, ...] = ()
+    usage: Usage | None = None
+    """Of the whole job here, as far as its cell tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,11 +258,13 @@ class ReportStepEnded:
     step_id: StepId
     tasks: tuple[TaskEnd, ...]
     reason: str
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ReportReleased:
     epilog: HookRun | None
+    usage: Usage | None = None
 
 
 ReportEffect = ReportProlog | ReportStepStarted | ReportStepEnded | ReportReleased
@@ -274,7 +284,7 @@ def advance(state: AttemptState, event: Event) -> Change:
     """What `event` makes of the attempt. Repeats and late answers change nothing; a request after the release repeats its report."""
     if state.phase is Phase.RELEASED:
         is_request = isinstance(event, PrepareRequested | StepRequested | SignalRequested | ReleaseRequested)
-        return state, (ReportReleased(state.epilog),) if is_request else ()
+        return state, (ReportReleased(state.epilog, state.usage),) if is_request else ()
     match event:
         case PrepareRequested():
             return _prepared(state)
@@ -369,7 +379,9 @@ def _step_ended(state: AttemptState, event: StepEnded) -> Change:
     if step is None or step.phase is StepPhase.WAITING:
         return state, ()
     state = _without(state, event.step_id)
-    report = ReportStepEnded(event.step_id, event.tasks, event.reason or step.reason)
+    if event.usage is not None:
+        state = replace(state, usage=usage_sum(filter(None, (state.usage, event.usage))))
+    report = ReportStepEnded(event.step_id, event.tasks, event.reason or step.reason, event.usage)
     state, settled = _settled(state)
     return state, (report, *settled)
 
@@ -393,12 +405,15 @@ def _released(state: AttemptState, event: ReleaseRequested) -> Change:
 def _cleaned(state: AttemptState, event: ProcessesGone | EpilogStarted | EpilogEnded) -> Change:
     match event, state.phase:
         case ProcessesGone(), Phase.CLEANING:
-            state = replace(state, phase=Phase.EPILOG_QUEUED, unkillable=event.unkillable)
+            usage = state.usage
+            if event.usage is not None:
+                usage = usage_of(event.usage, filter(None, (usage,)))
+            state = replace(state, phase=Phase.EPILOG_QUEUED, unkillable=event.unkillable, usage=usage)
             return state, (RunEpilog(state.exit, state.reason, state.unkillable, state.derived_exit),)
         case EpilogStarted(), Phase.EPILOG_QUEUED:
             return replace(state, phase=Phase.EPILOG_RUNNING), ()
         case EpilogEnded(), Phase.EPILOG_QUEUED | Phase.EPILOG_RUNNING:
-            return replace(state, phase=Phase.RELEASED, epilog=event.run), (ReportReleased(event.run),)
+            return replace(state, phase=Phase.RELEASED, epilog=event.run), (ReportReleased(event.run, state.usage),)
         case _:
             return state, ()
 

@@ -51,6 +51,7 @@ from cranehooks.model.job import JobEnd, JobOnNode, StepSpec, TaskEnd
 from cranehooks.model.output import clipped
 from cranehooks.model.run import HookRun, HookSettings
 from cranehooks.profiles import CancelDuringProlog, effective
+from cranekit import crash_points
 from cranekit.errors import CraneError, ErrorCode
 
 Request = PrepareRequested | StepRequested | SignalRequested | ReleaseRequested
@@ -108,7 +109,7 @@ class StepPort(Protocol):
         """An attempt changed."""
         ...
 
-    async def kill_job(self, job: JobOnNode) -> tuple[str, ...]:
+    async def kill_job(self, job: JobOnNode) -> ProcessesGone:
         """Kills everything of the job on this node; what survives, as pid and command."""
         ...
 
@@ -318,6 +319,7 @@ class Attempts:
             self._perform(held, effect)
 
     def _perform(self, held: Held, effect: Effect) -> None:
+        crash_points.reached(f"craned: {type(effect).__name__}")
         key = held.state.key
         match effect:
             case RunProlog():
@@ -358,8 +360,7 @@ class Attempts:
             await self._happened(held, PrologEnded(run, "" if run.outcome.ok else self._hook_port.failure(run)))
 
     async def _kill_processes(self, held: Held) -> None:
-        unkillable = await self._step_port.kill_job(held.job)
-        await self._happened(held, ProcessesGone(unkillable))
+        await self._happened(held, await self._step_port.kill_job(held.job))
 
     async def _run_epilog(self, held: Held, effect: RunEpilog) -> None:
         async def started() -> None:

@@ -22,6 +22,7 @@ from craned.attempts.reports import Outbox, Report, ReportHook
 from cranehooks.journal import Journal, JournalWriteError
 from cranehooks.model.ids import AttemptKey
 from cranehooks.model.run import HookRun
+from cranekit import crash_points
 
 REWRITE_BYTES = 8 << 20
 """The journal is rewritten when it has grown to this, and to twice what it had after the last rewriting."""
@@ -137,12 +138,15 @@ class Ledger:
             await self._may_write.wait()
         self._in_flight += 1
         self._is_idle.clear()
+        what = " ".join(_word_of(entry) for entry in entries)
+        crash_points.reached(f"journal {what}: writes")
         try:
             await self._journal.append([to_record(entry) for entry in entries])
         finally:
             self._in_flight -= 1
             if not self._in_flight:
                 self._is_idle.set()
+        crash_points.reached(f"journal {what}: wrote")
         if self._journal.size_bytes >= self._rewrite_at_bytes:
             self._grown.set()
 
@@ -157,3 +161,7 @@ class Ledger:
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             else:
                 return
+
+
+def _word_of(entry: Entry) -> str:
+    return type(entry.event if isinstance(entry, EventHappened) else entry).__name__

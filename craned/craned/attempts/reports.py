@@ -38,8 +38,8 @@ def clipped_content(content: Content, limit_bytes: int) -> Content:
             return ReportProlog(clipped(run, limit_bytes))
         case ReportHook(run):
             return ReportHook(clipped(run, limit_bytes))
-        case ReportReleased(epilog) if epilog is not None:
-            return ReportReleased(clipped(epilog, limit_bytes))
+        case ReportReleased(epilog, usage) if epilog is not None:
+            return ReportReleased(clipped(epilog, limit_bytes), usage)
         case _:
             return content
 

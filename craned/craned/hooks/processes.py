@@ -12,10 +12,13 @@ from typing import Final, Protocol
 
 import structlog
 
+from craned.attempts.attempt import ProcessesGone
+from craned.job.cells import JobCells
 from cranehooks.environment import SCRIPT_CONTEXTS
 from cranehooks.execution.containment.cells import command_of
-from cranehooks.model.ids import NodeName
+from cranehooks.model.ids import JobId, NodeName
 from cranehooks.model.job import JobOnNode, StepSpec
+from cranehooks.model.limits import Usage
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookKey, Leftover
 
@@ -36,6 +39,25 @@ class Sweeper(Protocol):
     def end_kept(self, name: str) -> list[Leftover]: ...
 
 
+class Places(Protocol):
+    """The cgroups of this node's craned (`sweeping.Instance`)."""
+
+    def jobs(self) -> list[str]: ...
+    def sweep(self, *parts: str) -> list[Leftover]: ...
+
+
+def sweep_unknown_jobs(places: Places, known: Iterable[JobId]) -> None:
+    """Kills and removes what is left of jobs that nobody remembers; those that are known are left to who runs them. Blocks."""
+    for name in sorted(set(places.jobs()) - {job_place(job_id) for job_id in known}):
+        killed = places.sweep(name)
+        log.warning("leftovers_killed", place=name, processes=list(_named(killed)), why="no such job is known here")
+
+
+def job_place(job_id: JobId) -> str:
+    """Where a job has its cgroups, below those of this craned."""
+    return f"job_{job_id}"
+
+
 @dataclass(frozen=True, slots=True)
 class EndedKept:
     """What became of processes that hooks had kept, each as pid and command."""
@@ -51,21 +73,34 @@ class JobProcesses:
     Where supervisors did their work there is nothing to find.
     """
 
-    def __init__(self, node: NodeName, sweeper: Sweeper | None) -> None:
+    def __init__(self, node: NodeName, sweeper: Sweeper | None, cells: JobCells) -> None:
         self._node = node
         self._sweeper = sweeper
+        self._cells = cells
 
-    async def kill_job(self, job: JobOnNode) -> tuple[str, ...]:
-        """What survives, as pid and command."""
-        return await asyncio.to_thread(self._kill, (f"job_{job.job_id}",), self._mark(job))
+    async def kill_job(self, job: JobOnNode) -> ProcessesGone:
+        """What survives, and what the job has used. Its cell is given up."""
+        return await asyncio.to_thread(self._end_job, job)
 
     async def end_kept(self, job: JobOnNode) -> EndedKept:
         """Kills what the job's Prolog has kept (KeepProcesses); safe to repeat."""
         return await asyncio.to_thread(self._end_kept, job)
 
-    async def kill_step(self, job: JobOnNode, step: StepSpec) -> None:
-        place = (f"job_{job.job_id}", f"step_{step.step_id}")
-        await asyncio.to_thread(self._kill, place, {**self._mark(job), "CRANE_STEP_ID": str(step.step_id)})
+    async def kill_step(self, job: JobOnNode, step: StepSpec) -> Usage | None:
+        """What it used, where that is known."""
+        return await asyncio.to_thread(self._end_step, job, step)
+
+    def _end_job(self, job: JobOnNode) -> ProcessesGone:
+        # Nothing is known of a cell that has been removed.
+        usage = self._cells.usage(job)
+        survivors = self._kill((job_place(job.job_id),), self._mark(job))
+        self._cells.give_up(job)
+        return ProcessesGone(survivors, usage)
+
+    def _end_step(self, job: JobOnNode, step: StepSpec) -> Usage | None:
+        usage = self._cells.step_usage(job, step)
+        self._kill((job_place(job.job_id), f"step_{step.step_id}"), {**self._mark(job), "CRANE_STEP_ID": str(step.step_id)})
+        return usage
 
     def _mark(self, job: JobOnNode) -> dict[str, str]:
         return {

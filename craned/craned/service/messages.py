@@ -40,7 +40,7 @@ def report_to_wire(report: Report) -> ctld_pb.NodeReport:
             message.prolog_ended.CopyFrom(ctld_pb.PrologEnded(job_id=job_id, attempt=attempt, run=wire.hook_run_to_wire(run)))
         case ReportStepStarted(step_id):
             message.step_started.CopyFrom(ctld_pb.StepStarted(job_id=job_id, attempt=attempt, step_id=step_id))
-        case ReportStepEnded(step_id, tasks, reason):
+        case ReportStepEnded(step_id, tasks, reason, usage):
             message.step_ended.CopyFrom(
                 ctld_pb.StepEnded(
                     job_id=job_id,
@@ -48,11 +48,18 @@ def report_to_wire(report: Report) -> ctld_pb.NodeReport:
                     step_id=step_id,
                     tasks=[wire.task_end_to_wire(task) for task in tasks],
                     reason=reason,
+                    usage=None if usage is None else wire.usage_to_wire(usage),
                 )
             )
-        case ReportReleased(epilog):
-            wired = None if epilog is None else wire.hook_run_to_wire(epilog)
-            message.job_released.CopyFrom(ctld_pb.JobReleased(job_id=job_id, attempt=attempt, epilog=wired))
+        case ReportReleased(epilog, usage):
+            message.job_released.CopyFrom(
+                ctld_pb.JobReleased(
+                    job_id=job_id,
+                    attempt=attempt,
+                    epilog=None if epilog is None else wire.hook_run_to_wire(epilog),
+                    usage=None if usage is None else wire.usage_to_wire(usage),
+                )
+            )
         case ReportHook(run):
             message.hook_ended.CopyFrom(ctld_pb.HookEnded(run=wire.hook_run_to_wire(run)))
     return message

@@ -10,6 +10,7 @@ from typing import Final
 
 from crane.hooks.v1 import supervisor_pb2 as pb
 from craned.hooks.node_hooks import planned, timeout_scope
+from craned.job.cells import JobCells
 from craned.steps.driver import StepRefusedError
 from craned.steps.supervisors import Nonces, ParentGoneError
 from cranehooks import wire
@@ -54,12 +55,18 @@ class BootstrapStarter:
     """Has supervisors forked."""
 
     def __init__(
-        self, place: NodePlace, nonces: Nonces, limits: Callable[[], StepLimits], fork: Callable[[bytes], Awaitable[None]]
+        self,
+        place: NodePlace,
+        nonces: Nonces,
+        limits: Callable[[], StepLimits],
+        fork: Callable[[bytes], Awaitable[None]],
+        cells: JobCells,
     ) -> None:
         self._place = place
         self._nonces = nonces
         self._limits = limits
         self._fork = fork
+        self._cells = cells
         self._keys: dict[str, StepKey] = {}
         """Of supervisors that the parent has not reported as gone."""
 
@@ -88,6 +95,11 @@ class BootstrapStarter:
         if not task_ids:
             message = f"step {key} has no task on {place.node}"
             raise StepRefusedError(message)
+        try:
+            job_limits = self._cells.hold(job)
+        except OSError as error:
+            message = f"the limits of job {job.job_id} cannot be set on {place.node}: {error.strerror or error}"
+            raise StepRefusedError(message) from error
         login = login_of(job.spec, place.node, allow_root_jobs=limits.allow_root_jobs)
         environments = {
             task_id: task_environment(job, step, TaskId(task_id), login=login, slurm=hooks.slurm_compatible_env)
@@ -124,6 +136,7 @@ class BootstrapStarter:
             nodes=list(job.nodes),
             unkillable_after_s=UNKILLABLE_AFTER_S,
             environment=common,
+            limits=wire.job_limits_to_wire(job_limits),
             task_prolog_failure=wire.task_action_to_wire(effective(hooks).task_prolog_failure),
         )
 

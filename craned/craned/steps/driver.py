@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from craned.attempts.attempt import StepEnded, never_started
+from craned.attempts.attempt import ProcessesGone, StepEnded, never_started
 from craned.crew import Crew
 from craned.steps.files import StepFiles
 from craned.steps.stdio import InputWindow, OutputWindow
@@ -33,6 +33,7 @@ from craned.steps.supervisor_client import (
 from craned.steps.supervisors import SupervisorLink
 from cranehooks.model.ids import AttemptKey, NodeName, RunId, StepKey, TaskId
 from cranehooks.model.job import ExitStatus, JobOnNode, StepSpec, TaskEnd
+from cranehooks.model.limits import Usage
 from cranehooks.model.run import HookRun, HookSettings
 
 DIAL_WITHIN_S: Final = 30.0
@@ -74,11 +75,13 @@ class SupervisorStarter(Protocol):
 class ProcessKiller(Protocol):
     """Ends what is left of jobs and steps."""
 
-    async def kill_job(self, job: JobOnNode) -> tuple[str, ...]:
-        """What survives, as pid and command."""
+    async def kill_job(self, job: JobOnNode) -> ProcessesGone:
+        """What survives, and what the job used."""
         ...
 
-    async def kill_step(self, job: JobOnNode, step: StepSpec) -> None: ...
+    async def kill_step(self, job: JobOnNode, step: StepSpec) -> Usage | None:
+        """What it used, where that is known."""
+        ...
 
 
 class Launcher(Protocol):
@@ -195,11 +198,11 @@ class Steps:
         if (active := self._steps.get(key)) is not None:
             active.tell(Terminate(reason))
 
-    async def kill_job(self, job: JobOnNode) -> tuple[str, ...]:
-        """What survives, as pid and command. Nothing of the job's steps is needed any more: their files go, too."""
-        survivors = await self._killer.kill_job(job)
+    async def kill_job(self, job: JobOnNode) -> ProcessesGone:
+        """What survives, and what the job used. Nothing of the job's steps is needed any more: their files go, too."""
+        gone = await self._killer.kill_job(job)
         await asyncio.to_thread(self._files.remove, AttemptKey(job.job_id, job.attempt))
-        return survivors
+        return gone
 
     def ended(self, job: JobOnNode, key: StepKey, tasks: Iterable[TaskEnd], reason: str) -> None:
         """The step's end is on record: its launcher, present or late, is told."""
@@ -320,10 +323,10 @@ class Steps:
             case Notice(text):
                 active.notices.append(text)
                 active.wake_launcher()
-            case Ended(tasks, reason, unkillable):
+            case Ended(tasks, reason, unkillable, usage):
                 if unkillable:
                     log.error("step_unkillable", step=str(active.key), processes=list(unkillable))
-                await self._over(active, tasks, reason)
+                await self._over(active, tasks, reason, usage)
                 link.send(Acknowledge())
             case _:
                 text = f"{type(heard).__name__} is not expected now"
@@ -367,13 +370,13 @@ class Steps:
         assert job is not None, "a step that is watched has come with its job"
         assert spec is not None, "a step that is watched has come with its job"
         log.error("supervisor_died", step=str(active.key), reason=reason)
-        await self._killer.kill_step(job, spec)
+        usage = await self._killer.kill_step(job, spec)
         task_ids = spec.tasks_per_node.get(self._node, ())
         tasks = tuple(TaskEnd(TaskId(task_id), ExitStatus(signal=9), reason=reason) for task_id in task_ids)
-        await self._over(active, tasks, reason)
+        await self._over(active, tasks, reason, usage)
 
-    async def _over(self, active: ActiveStep, tasks: tuple[TaskEnd, ...], reason: str) -> None:
-        await self._listening.step_ended(active.key, StepEnded(active.key.step_id, tasks, reason))
+    async def _over(self, active: ActiveStep, tasks: tuple[TaskEnd, ...], reason: str, usage: Usage | None = None) -> None:
+        await self._listening.step_ended(active.key, StepEnded(active.key.step_id, tasks, reason, usage))
         active.is_over = True
         active.stirred.set()
 

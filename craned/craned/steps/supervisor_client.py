@@ -12,6 +12,7 @@ from craned.steps.stdio import Output
 from cranehooks import wire
 from cranehooks.model.ids import Attempt, JobId, StepId, StepKey
 from cranehooks.model.job import TaskEnd
+from cranehooks.model.limits import Usage
 from cranehooks.model.run import HookRun
 
 
@@ -63,6 +64,7 @@ class Ended:
     tasks: tuple[TaskEnd, ...]
     reason: str
     unkillable: tuple[str, ...]
+    usage: Usage | None = None
 
 
 FromSupervisor = Hello | Started | HookDone | Written | StdinTaken | Notice | Ended
@@ -157,7 +159,8 @@ def _from_wire(message: pb.FromSupervisor) -> FromSupervisor:
             return Notice(message.notice.text)
         case "step_ended":
             ended = message.step_ended
-            return Ended(tuple(map(wire.task_end_from_wire, ended.tasks)), ended.reason, tuple(ended.unkillable))
+            usage = wire.usage_from_wire(ended.usage) if ended.HasField("usage") else None
+            return Ended(tuple(map(wire.task_end_from_wire, ended.tasks)), ended.reason, tuple(ended.unkillable), usage)
         case _:
             text = "a supervisor's message is empty, or newer than this craned"
             raise SupervisorProtocolError(text)

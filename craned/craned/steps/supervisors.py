@@ -28,7 +28,7 @@ from craned.steps.supervisor_client import (
     to_bytes,
 )
 from cranehooks.model.ids import StepKey
-from cranekit import frames
+from cranekit import crash_points, frames
 from cranekit.aio_frames import FrameStream
 from cranekit.local_socket import Handler, Peer
 
@@ -151,6 +151,7 @@ class SupervisorLink:
 
     def send(self, message: ToSupervisor) -> None:
         """Never waits. On a broken connection it is lost, and whoever reads hears of that."""
+        crash_points.reached(f"craned says to supervisor: {type(message).__name__}")
         self._outgoing.put_nowait(frames.encode_raw(to_bytes(message)))
 
     def close(self) -> None:
@@ -164,6 +165,7 @@ class SupervisorLink:
             SupervisorProtocolError: it says what it must not.
         """
         while (message := await _receive(self._stream)) is not None:
+            crash_points.reached(f"craned hears from supervisor: {type(message).__name__}")
             yield message
 
     async def send_all(self) -> None:

@@ -6,6 +6,7 @@ from enum import Enum
 from cranectld.jobs.model import EndKind
 from cranehooks.model.ids import Attempt, NodeName, StepId
 from cranehooks.model.job import ExitStatus, NodeShare, StepSpec, TaskEnd
+from cranehooks.model.limits import Usage
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookRun, HookSettings
 
@@ -95,6 +96,7 @@ class StepEnded:
     step_id: StepId
     tasks: tuple[TaskEnd, ...]
     reason: str = ""
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,8 @@ class NodeReleased:
     node: NodeName
     epilog: HookRun | None
     over_budget: str = ""
+    usage: Usage | None = None
+    """Of the job there; None when nothing of it ran."""
 
 
 @dataclass(frozen=True, slots=True)

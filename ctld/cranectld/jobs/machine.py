@@ -54,6 +54,7 @@ from cranehooks.model.job import ExitStatus, JobKind
 from cranehooks.model.outcome import OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookRun
+from cranehooks.model.usage import usage_text
 from cranehooks.policy import RequeuePolicy, Verdict, decide, drain_reason, lost_node_action, printable
 from cranehooks.profiles import JobAction
 from cranekit.hostlist import fold
@@ -153,6 +154,7 @@ def _allocated(job: Job, event: Allocated) -> Result:
         allocated_at=event.at,
         started_at=0.0,
         exit=ExitStatus(),
+        usage={},
     )
     effects: list[Effect] = [Record("allocated", f"attempt {event.attempt} on {nodes}")]
     if _has(job, HookPoint.CRANECTLD_PROLOG):
@@ -338,6 +340,9 @@ def _node_released(job: Job, event: NodeReleased, requeue: RequeuePolicy) -> Res
     if event.epilog is not None and not event.epilog.outcome.ok:
         effects += _drains(verdict(job, event.epilog), node, event.epilog, event.over_budget)
     job = replace(job, progress={**job.progress, node: NodeProgress.RELEASED})
+    if event.usage is not None:
+        job = replace(job, usage={**job.usage, node: event.usage})
+        effects.append(Record("usage", f"used on {node}: {usage_text(event.usage)}", node))
     effects += [FreeNode(node), Decide(DecisionKind.NODE_FREE, node=node)]
     job, more = _finish_if_done(job, event.at, requeue)
     return job, effects + more
@@ -432,7 +437,7 @@ def _failure_text(run: HookRun) -> str:
     words.append(str(outcome))
     if run.key.node is not None:
         words.append(f"on {run.key.node}")
-    detail = printable((script.last_line if script is not None else "") or outcome.detail)
+    detail = printable(outcome.detail or (script.last_line if script is not None else ""))
     return " ".join(words) + (f": {detail[:200]}" if detail else "")
 
 

@@ -6,6 +6,7 @@ from enum import Enum
 
 from cranehooks.model.ids import Attempt, AttemptKey, JobId, NodeName, StepId
 from cranehooks.model.job import EqualShares, ExitStatus, JobSpec, NodeShare, StepSpec, TaskEnd, equal_shares
+from cranehooks.model.limits import Usage
 from cranehooks.model.run import HookSettings
 
 
@@ -111,6 +112,8 @@ class Step:
     started_nodes: frozenset[NodeName] = frozenset()
     ended_nodes: frozenset[NodeName] = frozenset()
     tasks: tuple[TaskEnd, ...] = ()
+    usage: Mapping[NodeName, Usage] = field(default_factory=dict)
+    """Of the nodes where it has ended, and where something of it ran."""
     exit: ExitStatus = field(default_factory=ExitStatus)
     reason: str = ""
     started_at: float = 0.0
@@ -151,6 +154,8 @@ class Job:
     """When it became Running in the current attempt; 0 before."""
     ended_at: float = 0.0
     exit: ExitStatus = field(default_factory=ExitStatus)
+    usage: Mapping[NodeName, Usage] = field(default_factory=dict)
+    """Of the current attempt, or the last one, on the nodes that it has left."""
 
     @property
     def key(self) -> AttemptKey:

@@ -149,6 +149,7 @@ def ended_on_node(job: Job, event: StepEnded) -> tuple[Job, list[Effect], Step |
         step,
         ended_nodes=ended,
         tasks=(*step.tasks, *event.tasks),
+        usage=step.usage if event.usage is None else {**step.usage, event.node: event.usage},
         reason=step.reason or event.reason or next((task.reason for task in event.tasks if task.reason), ""),
         is_cut_short=step.is_cut_short or bool(event.reason),
         state=StepState.COMPLETING,

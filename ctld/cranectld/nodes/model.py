@@ -57,6 +57,8 @@ class Node:
     address: str = ""
     config_digest: str = ""
     containment: str = ""
+    containment_lost: str = ""
+    """What its containment cannot do, for people."""
     last_heartbeat: float = 0.0
     """Seconds since the epoch, for people; liveness is judged by the monotonic clock elsewhere."""
     drains: tuple[DrainCause, ...] = ()

@@ -25,6 +25,7 @@ from cranectld.nodes.model import Node
 from cranectld.ports import NodeCommand, NodeLinks, ReleaseJobCommand
 from cranehooks.model.ids import AttemptKey, NodeName, StepId
 from cranehooks.model.job import TaskEnd
+from cranehooks.model.limits import Usage
 from cranehooks.model.run import HookRun
 from cranekit.errors import CraneError, ErrorCode
 
@@ -42,6 +43,7 @@ class Registration:
     address: str
     config_digest: str
     containment: str
+    containment_lost: str = ""
     attempts: tuple[AttemptKey, ...] = ()
     """Attempts it knows of and has not released."""
 
@@ -64,12 +66,14 @@ class StepEndedReport:
     step_id: StepId
     tasks: tuple[TaskEnd, ...]
     reason: str
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ReleasedReport:
     key: AttemptKey
     epilog: HookRun | None
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,7 @@ class NodeSessions:
             address=registration.address,
             config_digest=registration.config_digest,
             containment=registration.containment,
+            containment_lost=registration.containment_lost,
             last_heartbeat=self._controller.clock.now(),
         )
         self._controller.fleet.put(node, "up" if returned else "registered again")
@@ -206,11 +211,11 @@ class NodeSessions:
                 controller.apply(job.job_id, PrologEnded(at, key.attempt, name, run, over))
             case StepStartedReport(step_id=step_id):
                 controller.apply(job.job_id, StepStarted(at, key.attempt, name, step_id))
-            case StepEndedReport(step_id=step_id, tasks=tasks, reason=reason):
-                controller.apply(job.job_id, StepEnded(at, key.attempt, name, step_id, tasks, reason))
-            case ReleasedReport(epilog=epilog):
+            case StepEndedReport(step_id=step_id, tasks=tasks, reason=reason, usage=usage):
+                controller.apply(job.job_id, StepEnded(at, key.attempt, name, step_id, tasks, reason, usage))
+            case ReleasedReport(epilog=epilog, usage=usage):
                 over = self._charged(epilog, job) if key.attempt == job.attempt else ""
-                controller.apply(job.job_id, NodeReleased(at, key.attempt, name, epilog, over))
+                controller.apply(job.job_id, NodeReleased(at, key.attempt, name, epilog, over, usage))
 
     def _task_hook_ended(self, name: NodeName, run: HookRun) -> None:
         controller = self._controller

@@ -19,7 +19,8 @@ from cranectld.nodes.sessions import (
 from cranectld.service.callers import caller
 from cranectld.store import Store
 from cranehooks.model.ids import Attempt, AttemptKey, JobId, NodeName, StepId
-from cranehooks.wire import WireError, duration, hook_run_from_wire, task_end_from_wire
+from cranehooks.model.limits import Usage
+from cranehooks.wire import WireError, duration, hook_run_from_wire, task_end_from_wire, usage_from_wire
 from cranekit.errors import CraneError, ErrorCode
 from cranekit.rpc.credentials import Role
 
@@ -47,6 +48,7 @@ class NodeService(rpc.NodeReportServiceServicer):
                 address=request.address,
                 config_digest=request.config_digest,
                 containment=request.containment,
+                containment_lost=request.containment_lost,
                 attempts=tuple(AttemptKey(JobId(held.job_id), Attempt(held.attempt)) for held in request.jobs),
             )
         )
@@ -99,17 +101,21 @@ def report_from_wire(report: pb.NodeReport) -> NodeReport:
             case "step_ended":
                 ended = report.step_ended
                 tasks = tuple(map(task_end_from_wire, ended.tasks))
-                return StepEndedReport(_key(ended), StepId(ended.step_id), tasks, ended.reason)
+                return StepEndedReport(_key(ended), StepId(ended.step_id), tasks, ended.reason, _usage(ended))
             case "job_released":
                 released = report.job_released
                 epilog = hook_run_from_wire(released.epilog) if released.HasField("epilog") else None
-                return ReleasedReport(_key(released), epilog)
+                return ReleasedReport(_key(released), epilog, _usage(released))
             case "hook_ended":
                 return HookReport(hook_run_from_wire(report.hook_ended.run))
             case other:
                 raise CraneError(ErrorCode.INVALID_ARGUMENT, f"report {report.report_id}: unknown kind {other}")
     except WireError as error:
         raise CraneError(ErrorCode.INVALID_ARGUMENT, f"report {report.report_id}: {error}") from error
+
+
+def _usage(message: pb.StepEnded | pb.JobReleased) -> Usage | None:
+    return usage_from_wire(message.usage) if message.HasField("usage") else None
 
 
 def _key(message: pb.PrologEnded | pb.StepStarted | pb.StepEnded | pb.JobReleased) -> AttemptKey:

@@ -1,5 +1,7 @@
 """The controller's state as protobuf messages."""
 
+from collections.abc import Mapping
+
 from crane.hooks.v1 import ctld_service_pb2, job_pb2, node_pb2
 from cranectld.controller import Controller
 from cranectld.history import Event
@@ -9,6 +11,8 @@ from cranectld.jobs.model import HookProgress, Job, JobState, NodeProgress, Step
 from cranectld.nodes.breaker import Breaker
 from cranectld.nodes.model import DrainOwner, Node, NodeUse
 from cranehooks.model.gres import held_text
+from cranehooks.model.ids import NodeName
+from cranehooks.model.limits import Usage
 from cranehooks.wire import (
     EnumCodec,
     exit_status_to_wire,
@@ -16,6 +20,7 @@ from cranehooks.wire import (
     job_spec_to_wire,
     node_share_to_wire,
     timestamp,
+    usage_to_wire,
 )
 from cranekit.hostlist import fold
 
@@ -36,12 +41,17 @@ def step_status(step: Step) -> job_pb2.StepStatus:
         name=step.spec.name,
         ntasks=step.spec.ntasks,
         cancelled=step.cancelled,
+        usage=_usage(step.usage),
     )
     if step.started_at:
         status.started_at.CopyFrom(timestamp(step.started_at))
     if step.ended_at:
         status.ended_at.CopyFrom(timestamp(step.ended_at))
     return status
+
+
+def _usage(by_node: Mapping[NodeName, Usage]) -> list[job_pb2.NodeUsage]:
+    return [job_pb2.NodeUsage(node=node, usage=usage_to_wire(usage)) for node, usage in by_node.items()]
 
 
 def job_status(job: Job, reason: str = "", *, with_environment: bool = False) -> job_pb2.JobStatus:
@@ -63,6 +73,7 @@ def job_status(job: Job, reason: str = "", *, with_environment: bool = False) ->
         submitted_at=timestamp(job.submitted_at),
         steps=[step_status(step) for step in job.steps.values()],
         shares=[node_share_to_wire(share) for share in job.shares] if job.state.is_allocated or job.state.is_final else (),
+        usage=_usage(job.usage),
     )
     for name, value in (("started_at", job.started_at), ("ended_at", job.ended_at), ("not_before", job.not_before)):
         if value:
@@ -136,6 +147,7 @@ def node_status(controller: Controller, node: Node, config_digest: str) -> node_
         gres=node.config.gres,
         gres_used=held_text(node.devices_used),
         containment=node.containment,
+        containment_lost=node.containment_lost,
     )
     for cause in node.drains:
         status.drain_causes.add(

@@ -14,12 +14,14 @@ from signal import SIG_DFL, SIGKILL, SIGSTOP, getsignal, pidfd_send_signal, vali
 
 from cranehooks.execution import syscalls
 from cranehooks.execution.child import STAGES, Source, Stage, Step, Steps, run_child
+from cranehooks.model.limits import Usage
 from cranehooks.model.run import Credentials
 
 _THREADS_OF_SELF = "/proc/self/task"
 _LINKS_WITH_ONE_THREAD = 3
 _FIRST_FREE_FD = 3
 _REPORT_BYTES = 5
+_MAXRSS_UNIT_BYTES = 1024
 # Beneath the wrapper that makes enum members of handlers, and costs more than all the rest of preparing a spawn.
 _handler_of: Callable[[int], object] = getattr(getsignal, "__wrapped__", getsignal)
 _CATCHABLE = tuple(sorted(int(number) for number in valid_signals() - {SIGKILL, SIGSTOP}))
@@ -91,7 +93,7 @@ class SpawnError(Exception):
 class Process:
     """A child of ours, until `reap` has returned its status."""
 
-    __slots__ = ("pid", "pidfd", "start_time")
+    __slots__ = ("pid", "pidfd", "start_time", "usage")
 
     def __init__(self, pid: int, pidfd: int, start_time: int) -> None:
         self.pid = pid
@@ -99,6 +101,9 @@ class Process:
         """Readable once the process has exited."""
         self.start_time = start_time
         """In clock ticks since boot: with the pid, it names the process for good."""
+        self.usage: Usage | None = None
+        """Once it has been reaped: its own, and that of descendants which their parents have waited for. The peak is that of the largest
+        of them, not of all together."""
 
     def signal(self, number: int) -> None:
         """Signal this process alone; nothing happens when it has gone."""
@@ -115,13 +120,14 @@ class Process:
         Raises:
             ChildProcessError: it has been reaped.
         """
-        options = os.WEXITED if block else os.WEXITED | os.WNOHANG
-        result = os.waitid(os.P_PIDFD, self.pidfd, options)
-        if result is None:
+        # Nobody else reaps it: the number is ours until then.
+        pid, status, used = os.wait4(self.pid, 0 if block else os.WNOHANG)
+        if pid == 0:
             return None
+        self.usage = Usage(cpu_s=used.ru_utime + used.ru_stime, memory_peak_bytes=used.ru_maxrss * _MAXRSS_UNIT_BYTES)
         OWNED_PIDS.discard(self.pid)
         os.close(self.pidfd)
-        return _wait_status(result)
+        return status
 
 
 OWNED_PIDS: set[int] = set()
@@ -313,13 +319,3 @@ def _above_stdio(fd: int) -> int:
     copy = fcntl(fd, F_DUPFD_CLOEXEC, _FIRST_FREE_FD)
     os.close(fd)
     return copy
-
-
-def _wait_status(result: os.waitid_result) -> int:
-    match result.si_code:
-        case os.CLD_EXITED:
-            return result.si_status << 8
-        case os.CLD_DUMPED:
-            return result.si_status | 0x80
-        case _:
-            return result.si_status

@@ -19,6 +19,7 @@ from cranehooks.execution.containment.cells import Containment
 from cranehooks.execution.containment.detect import ContainmentUnavailableError, detect
 from cranehooks.execution.engine import Engine
 from cranehooks.model.run import HookRun, ScriptStarted
+from cranekit import crash_points
 from cranekit.frames import FrameBuffer
 
 _READ_BYTES = 1 << 16
@@ -52,6 +53,7 @@ class Spawner:
         self._wind_up()
 
     def send(self, message: messages.Message) -> None:
+        crash_points.reached(f"spawner says {type(message).__name__}")
         self._outgoing += messages.frame(message)
 
     def _wind_up(self) -> None:
@@ -93,6 +95,7 @@ class Spawner:
             self._obey(messages.decode(payload))
 
     def _obey(self, message: messages.Message) -> None:
+        crash_points.reached(f"spawner hears {type(message).__name__}")
         match message:
             case messages.StartRun(spec):
                 self._engine.start(spec, self._report, self._report_start)
@@ -131,7 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the process; the exit status is 2 when the containment asked for does not work here."""
     parser = argparse.ArgumentParser(prog="hook-spawner", description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--fd", type=int, required=True, help="stream socket to the daemon")
-    parser.add_argument("--containment", default="auto", help="auto, cgroup2 or none")
+    parser.add_argument("--containment", default="auto", help="auto, or the driver to force")
     parser.add_argument("--root-name", default="default", help="<cluster>.<node>.<instance>: where its cgroups are")
     options = parser.parse_args(arguments)
     connection = socket.socket(fileno=options.fd)
@@ -156,7 +159,8 @@ def _serve(connection: socket.socket, containment: Containment, what_is_lost: st
     spawner = Spawner(connection, engine)
     # What is here now stays: no collection visits it, so that fewer pages are copied after each fork.
     gc.freeze()
-    spawner.send(messages.Ready(containment.driver, what_is_lost, tuple(leftover.command for leftover in swept)))
+    killed = tuple(f"{leftover.pid} {leftover.command}" for leftover in swept)
+    spawner.send(messages.Ready(containment.driver, what_is_lost, killed))
     try:
         spawner.serve(wake_fd)
     finally:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 
@@ -19,6 +19,7 @@ from cranehooks.execution.engine import OnScriptStarted
 from cranehooks.model.ids import RunId
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.run import HookRun, RunSpec, ScriptRun, ScriptStarted
+from cranekit import crash_points
 from cranekit.backoff import Backoff
 from cranekit.errors import CraneError, ErrorCode
 from cranekit.frames import FrameBuffer, FrameError
@@ -27,6 +28,9 @@ _MODULE = "cranehooks.execution.spawner"
 _READY_WITHIN_S = 20.0
 _FIRST_RESTART_AFTER_S, _LAST_RESTART_AFTER_S = 0.05, 5.0
 _READ_BYTES = 1 << 16
+
+
+OnReady = Callable[[messages.Ready], None]
 
 
 class SpawnerError(CraneError):
@@ -119,8 +123,9 @@ class _Run:
 class SpawnerClient:
     """Use `async with SpawnerClient.started(...) as spawner`."""
 
-    def __init__(self, command: list[str], *, max_concurrent: int, max_queued: int) -> None:
+    def __init__(self, command: list[str], *, max_concurrent: int, max_queued: int, on_ready: OnReady | None = None) -> None:
         self._command = command
+        self._on_ready = on_ready
         self._max_concurrent = max_concurrent
         self._max_queued = max_queued
         self._waiting: deque[_Run] = deque()
@@ -136,24 +141,36 @@ class SpawnerClient:
     @classmethod
     @asynccontextmanager
     async def started(
-        cls, *, containment: str = "auto", root_name: str = "default", max_concurrent: int = 64, max_queued: int = 4096
+        cls,
+        *,
+        containment: str = "auto",
+        root_name: str = "default",
+        max_concurrent: int = 64,
+        max_queued: int = 4096,
+        on_ready: OnReady | None = None,
     ) -> AsyncIterator["SpawnerClient"]:
         """A running spawner. Leaving the context ends every run (TERM, grace, KILL) and the process, and waits for both.
 
         Cancelling that wait kills the spawner, and with it what it runs.
 
         Args:
-            containment: `auto`, `cgroup2` or `none`.
+            containment: `auto`, or the driver to force.
             root_name: `<cluster>.<node>.<instance>`.
             max_concurrent: runs at a time; further ones wait in order of arrival.
             max_queued: as many may wait.
+            on_ready: told what each spawner says of itself, also of one that takes a dead one's place.
 
         Raises:
             SpawnerError: it does not start; the driver that is forced does not work, for example.
         """
         options = ["--containment", containment, "--root-name", root_name]
         # -P: the working directory of a daemon is no place to import from.
-        client = cls([sys.executable, "-P", "-m", _MODULE, *options], max_concurrent=max_concurrent, max_queued=max_queued)
+        client = cls(
+            [sys.executable, "-P", "-m", _MODULE, *options],
+            max_concurrent=max_concurrent,
+            max_queued=max_queued,
+            on_ready=on_ready,
+        )
         failure: Exception | None = None
         try:
             await client._launch()
@@ -270,6 +287,8 @@ class SpawnerClient:
         match first:
             case [messages.Ready() as ready, *others]:
                 self.ready = ready
+                if self._on_ready is not None:
+                    self._on_ready(ready)
                 for message in others:
                     self._take(message)
                 self._dispatch()
@@ -369,6 +388,7 @@ class SpawnerClient:
             self._running[run.run_id] = run
 
     def _take(self, message: messages.Message) -> None:
+        crash_points.reached(f"daemon hears from spawner: {type(message).__name__}")
         match message:
             case messages.Ready():
                 # We were leaving before it was there: it gets nothing to do.
@@ -401,6 +421,7 @@ class SpawnerClient:
 
     def _send(self, message: messages.Message) -> None:
         if self._connection is not None:
+            crash_points.reached(f"daemon says to spawner: {type(message).__name__}")
             self._connection.send(message)
 
     async def _lose(self, detail: str) -> None:
@@ -409,9 +430,13 @@ class SpawnerClient:
         connection, self._connection = self._connection, None
         running, self._running = self._running, {}
         # The kernel killed the scripts along with the spawner; what they had started is left to us, or to the next sweep.
-        kill_sessions({run.began.pid: run.began.start_time for run in running.values() if run.began})
-        for run in running.values():
-            run.finish_unseen(OutcomeKind.LOST, detail)
+        leaders = {run.began.pid: run.began.start_time for run in running.values() if run.began}
+        try:
+            if leaders:
+                await asyncio.to_thread(kill_sessions, leaders)
+        finally:
+            for run in running.values():
+                run.finish_unseen(OutcomeKind.LOST, detail)
         if connection is not None:
             await connection.close()
 

@@ -39,7 +39,7 @@ class Ready:
     driver: str
     what_is_lost: str
     swept: tuple[str, ...] = ()
-    """Command lines of processes that a dead predecessor left, killed now."""
+    """Processes that a dead predecessor left, killed now: pid and command line."""
 
 
 @dataclass(frozen=True, slots=True)

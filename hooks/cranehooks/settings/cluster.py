@@ -14,6 +14,7 @@ from cranehooks.model.ids import NodeName
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookSettings
 from cranehooks.profiles import DEFAULT_PROFILE, PROFILES, Profile, overridden, profile_named, with_implied
+from cranehooks.settings.consistency import cautions_of
 from cranehooks.settings.devices import counts_of, devices_of
 from cranehooks.settings.document import OLDER_HOOK_KEYS, OLDER_TOP_KEYS, ConfigDocument
 from cranehooks.settings.limits import JobLimitsSection
@@ -265,6 +266,11 @@ class ClusterSettings(Section):
         copy = self.model_copy()
         copy._document = source  # noqa: SLF001 our own class
         return copy
+
+    @property
+    def cautions(self) -> list[Problem]:
+        """What holds otherwise than the file may make believe, each with its place; nothing is refused for it."""
+        return [] if self._document is None else self._document.problems(cautions_of(self._document.data))
 
     def check_scripts(self, points: Iterable[HookPoint], check: Callable[[str], str | None]) -> list[Problem]:
         """What is wrong with the literal script paths of `points`, each with its place in the file.

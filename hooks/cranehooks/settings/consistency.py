@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from cranehooks.model.ids import is_node_name
 from cranehooks.profiles import (
     DEFAULT_PROFILE,
+    FLAG_EFFECTS,
     INCOMPATIBLE_FLAGS,
     PROFILES,
     UNSUPPORTED_FLAGS,
@@ -31,6 +32,14 @@ def findings_of(data: Mapping[str, object]) -> list[Finding]:
         *_flag_findings(data),
         *_time_findings(data),
     ]
+
+
+def cautions_of(data: Mapping[str, object]) -> list[Finding]:
+    """What holds otherwise than the file may make believe. Of data without inconsistencies."""
+    section = data.get(HOOK_SECTION)
+    if not isinstance(section, Mapping) or PrologFlag.X11 not in parse_flags(section.get("PrologFlags", "")):
+        return []
+    return [Finding((HOOK_SECTION, "PrologFlags"), f"warning: {PrologFlag.X11} {FLAG_EFFECTS[PrologFlag.X11]}")]
 
 
 class _Nodes:

@@ -1,11 +1,13 @@
 """A client's channel: credentials on every call, a deadline on every unary one, quick reconnects."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
 
+from cranekit import crash_points
 from cranekit.rpc.server import OPTIONS
 
 DEFAULT_DEADLINE_S = 10.0
@@ -67,6 +69,11 @@ class _Details:
         )
 
 
+def _name_of(details: grpc.aio.ClientCallDetails) -> str:
+    # Bytes, whatever the annotation says.
+    return os.fsdecode(details.method).rpartition("/")[2]
+
+
 # The messages below are of any service's types.
 
 
@@ -77,7 +84,11 @@ class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
     async def intercept_unary_unary(
         self, continuation: Callable[..., Any], client_call_details: grpc.aio.ClientCallDetails, request: Any
     ) -> Any:
-        return await continuation(self._details.completed(client_call_details, DEFAULT_DEADLINE_S), request)
+        crash_points.reached(f"{_name_of(client_call_details)}: calls")
+        call = await continuation(self._details.completed(client_call_details, DEFAULT_DEADLINE_S), request)
+        if crash_points.are_planned:
+            call.add_done_callback(lambda _: crash_points.reached(f"{_name_of(client_call_details)}: answered"))
+        return call
 
 
 class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):

@@ -9,6 +9,7 @@ import grpc
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from cranekit import crash_points
 from cranekit.errors import CraneError, ErrorCode
 from cranekit.rpc.credentials import Authenticator, Identity
 from cranekit.rpc.status import STATUS
@@ -101,12 +102,16 @@ class _Call:
         return make(serve, handler.request_deserializer, handler.response_serializer)
 
     def _unary(self, behaviour: Callable[[Any, _Context], Awaitable[Any]]) -> Callable[[Any, _Context], Awaitable[Any]]:
+        name = self._method[1]
+
         async def serve(request: Any, context: _Context) -> Any:
             begun = self._begin()
             code = "UNKNOWN"
             try:
                 self._authenticate(context)
+                crash_points.reached(f"{name}: received")
                 answer = await behaviour(request, context)
+                crash_points.reached(f"{name}: answers")
                 code = "OK"
                 return answer
             except BaseException as error:

@@ -205,6 +205,19 @@ def test_which_scripts_may_leave_processes_behind(config: Path, capsys: pytest.C
     assert "- CranectldEpilog: all scripts may leave processes behind (KeepProcesses)" in said
 
 
+def test_flags_and_what_they_imply(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = HookScripts(tmp_path).appends("ran", tmp_path / "trace", "prolog.sh")
+    hooks = f"JobLifecycleHook: {{Prolog: {script}, PrologFlags: 'X11, deferBATCH'}}\n"
+    path = write(tmp_path, WITHOUT_HOOKS.replace("PROFILE", "slurm") + hooks)
+    assert run(["plan", "-c", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "- Alloc (implied by DeferBatch, X11): " in said
+    assert "- Contain (implied by X11): " in said
+    assert "- X11: stands for what it implies alone: nothing is forwarded" in said
+    assert run(["check-config", str(path)]) == 0
+    assert "warning: X11 " in capsys.readouterr().err
+
+
 def test_nothing_is_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trace = tmp_path / "trace"
     script = HookScripts(tmp_path).appends("ran", trace, "loud.sh")

@@ -34,6 +34,11 @@ SLURM_* variables               no                                              
 
 In every profile: Before its job is requeued, cancelled or failed, the node of a failing Prolog is
 drained. A failing --task-epilog is logged.
+- Contain (implies Alloc): each node of the job has an extern step from its allocation on, and
+  Prolog runs in the job's cgroup.
+- RunInJob (implies Alloc, Contain): the supervisor of the extern step runs Prolog and Epilog, in the
+  job's cgroup.
+- Serial: Prologs and Epilogs of all jobs take turns on a node; waiting does not count as their time.
 - crun's exit code is the step's even when CrunEpilog fails: the guide says that such a failure is
   logged.
 """
@@ -63,6 +68,8 @@ def test_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
         "words": ["reverse", "reverse-within-pattern", "ascending"],
         "source": "SUNK documentation: run-parts.sh",
     }
+    assert found["flags"]["X11"]["implies"] == ["Alloc", "Contain"]
+    assert "nothing is forwarded" in found["flags"]["X11"]["effect"]
     assert run(["profile", "-o", "json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["profiles"]) == 4
 

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from craned.attempts.attempt import Phase, PrepareRequested, ReleaseRequested, SignalRequested, StepEnded, StepRequested
+from craned.attempts.attempt import (
+    Phase,
+    PrepareRequested,
+    ProcessesGone,
+    ReleaseRequested,
+    SignalRequested,
+    StepEnded,
+    StepRequested,
+)
 from craned.attempts.driver import Attempts, NoSuchStepError, QueueFullError, Started
 from craned.attempts.ledger import Ledger
 from craned.attempts.recovery import continuation, remember
@@ -78,10 +86,10 @@ class FakeSteps:
     def announce(self) -> None:
         pass
 
-    async def kill_job(self, job: JobOnNode) -> tuple[str, ...]:
+    async def kill_job(self, job: JobOnNode) -> ProcessesGone:
         del job
         self.done.append("kill")
-        return ()
+        return ProcessesGone()
 
 
 @dataclass

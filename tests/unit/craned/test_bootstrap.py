@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from crane.hooks.v1 import supervisor_pb2 as pb
+from craned.job.cells import JobCells
+from craned.job.limits import LimitSettings
 from craned.steps.bootstrap import BootstrapStarter, NodePlace, StepLimits, login_of, task_hooks
 from craned.steps.driver import StepRefusedError
 from craned.steps.supervisors import Nonces, ParentGoneError
@@ -33,9 +35,15 @@ class Forks:
         self.asked.append(pb.ParentMessage.FromString(request).fork.bootstrap)
 
 
-def starter_of(directory: Path, forks: Forks) -> BootstrapStarter:
+def starter_of(directory: Path, forks: Forks, cells: JobCells | None = None) -> BootstrapStarter:
     place = NodePlace(NODE, Path("/run/crane/private/supervisors.sock"), directory / "steps", "none", "test.cn01.0")
-    return BootstrapStarter(place, Nonces(directory), lambda: StepLimits(5.0, 30.0, allow_root_jobs=True), forks.fork)
+    return BootstrapStarter(
+        place,
+        Nonces(directory),
+        lambda: StepLimits(5.0, 30.0, allow_root_jobs=True),
+        forks.fork,
+        cells or JobCells(None, LimitSettings),
+    )
 
 
 def points(hooks: Iterable[pb.TaskHook]) -> list[tuple[HookPoint, list[str], bool]]:

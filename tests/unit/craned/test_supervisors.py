@@ -13,13 +13,14 @@ import pytest
 from crane.hooks.v1 import craned_service_pb2 as stdio_pb
 from crane.hooks.v1 import job_pb2
 from crane.hooks.v1 import supervisor_pb2 as pb
-from craned.attempts.attempt import StepEnded
+from craned.attempts.attempt import ProcessesGone, StepEnded
 from craned.crew import Crew
 from craned.steps.driver import ActiveStep, StepRefusedError, Steps
 from craned.steps.files import StepFiles
 from craned.steps.supervisors import Nonces, supervisor_handler
 from cranehooks.model.ids import BATCH_STEP, StepKey
 from cranehooks.model.job import JobOnNode, StepSpec
+from cranehooks.model.limits import Usage
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookRun, HookSettings
 from cranehooks.wire import hook_run_to_wire
@@ -49,12 +50,13 @@ class FakeStarter:
 class FakeKiller:
     killed: list[str] = field(default_factory=list)
 
-    async def kill_job(self, job: JobOnNode) -> tuple[str, ...]:
+    async def kill_job(self, job: JobOnNode) -> ProcessesGone:
         self.killed.append(f"job {job.job_id}")
-        return ()
+        return ProcessesGone()
 
-    async def kill_step(self, job: JobOnNode, step: StepSpec) -> None:
+    async def kill_step(self, job: JobOnNode, step: StepSpec) -> Usage | None:
         self.killed.append(f"step {job.job_id}.{step.step_id}")
+        return Usage(cpu_s=1.5)
 
 
 @dataclass

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cranecli.hookctl.slurm.conf import Line, Pair
 from cranecli.hookctl.slurm.leftovers import Leftover
-from cranehooks.profiles import INCOMPATIBLE_FLAGS, PROFILES, UNSUPPORTED_FLAGS, PrologFlag, with_implied
+from cranehooks.profiles import FLAG_EFFECTS, INCOMPATIBLE_FLAGS, PROFILES, UNSUPPORTED_FLAGS, PrologFlag, with_implied
 
 POINTS = {
     "prologslurmctld": "CranectldProlog",
@@ -125,6 +125,8 @@ def _flags(pair: Pair, line: Line, leftovers: list[Leftover]) -> Setting | None:
             flags |= with_implied(frozenset({flag})) - UNSUPPORTED_FLAGS
         else:
             flags.add(flag)
+            if flag is PrologFlag.X11:
+                leftovers.append(Leftover(line.place, f"PrologFlags={flag}", FLAG_EFFECTS[flag]))
     for one, other, why in INCOMPATIBLE_FLAGS:
         if {one, other} <= with_implied(frozenset(flags)):
             # Slurm gives up Serial in the one case, and does not start in the other.

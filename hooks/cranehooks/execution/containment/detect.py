@@ -5,13 +5,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cranehooks.execution.child import Stage
-from cranehooks.execution.containment.cells import Containment
+from cranehooks.execution.containment.cells import Containment, file_name
 from cranehooks.execution.containment.cgroup1 import FreezerContainment
 from cranehooks.execution.containment.cgroup2 import CgroupContainment
 from cranehooks.execution.containment.hierarchies import Hierarchies
 from cranehooks.execution.containment.hybrid import HybridContainment
 from cranehooks.execution.containment.seats import FREEZER, ControllerTrees
 from cranehooks.execution.containment.session import SessionContainment
+from cranehooks.execution.containment.sweeping import Instance
 from cranehooks.execution.process import SpawnError, SpawnRequest, spawn
 
 CGROUP2 = "cgroup2"
@@ -49,9 +50,9 @@ def detect(
         raise ContainmentUnavailableError(
             f"unknown containment driver {force!r}, expected {', '.join((AUTO, *DRIVERS[:-1]))} or {NONE}"
         )
-    if force == NONE:
-        return _with_loss(SessionContainment())
     where = hierarchies or Hierarchies.of_this_process()
+    if force == NONE:
+        return _with_loss(_none(root_name, where))
     if force is not None and force in _MAKERS:
         containment = _MAKERS[force](root_name, where)
         return (containment, "") if is_shown else _with_loss(_shown_to_work(containment, where))
@@ -61,12 +62,16 @@ def detect(
             return _with_loss(_shown_to_work(_MAKERS[driver](root_name, where), where))
         except ContainmentUnavailableError as error:
             problems.append(f"{driver}: {error}")
-    containment, lost = _with_loss(SessionContainment())
+    containment, lost = _with_loss(_none(root_name, where))
     return containment, f"{'; '.join(problems)}; {lost}"
 
 
 def _with_loss(containment: Containment) -> tuple[Containment, str]:
     return containment, containment.offers.what_is_lost
+
+
+def _none(root_name: str, where: Hierarchies) -> Containment:
+    return SessionContainment(Instance(where, file_name(root_name)))
 
 
 def _cgroup2(root_name: str, where: Hierarchies) -> Containment:

@@ -18,13 +18,16 @@ from pathlib import Path
 
 from cranehooks.execution import syscalls
 from cranehooks.execution.containment.cells import command_of, file_name
-from cranehooks.execution.process import OWNED_PIDS, stat_fields
+from cranehooks.execution.containment.sweeping import Instance
+from cranehooks.execution.process import OWNED_PIDS, start_time_of, stat_fields
 from cranehooks.model.limits import Limits, Offers, Usage, words
 from cranehooks.model.run import Leftover
 
 _ENDED_STATES = (b"Z", b"X", b"x")
 _KILL_ROUNDS = 10
 """Each round finds what was forked during the one before."""
+_SEARCH_ROUNDS = 50
+"""The same for a search of all processes, which takes milliseconds."""
 
 
 class SessionCell:
@@ -56,15 +59,15 @@ class SessionCell:
         self.is_leaderless = True
 
     def signal_all(self, number: int) -> None:
-        for pid in self._live():
-            _signal(pid, number)
+        for pid, started in self._live().items():
+            _signal(pid, started, number)
 
     def members(self) -> list[Leftover]:
         return [Leftover(pid, command_of(pid)) for pid in self._live()]
 
     def is_empty(self) -> bool:
         live = self._live()
-        for pid in self._watched.keys() - live:
+        for pid in self._watched.keys() - live.keys():
             os.close(self._watched.pop(pid))
         for pid in live:
             if pid not in self._watched:
@@ -76,8 +79,8 @@ class SessionCell:
     def kill(self) -> None:
         for _ in range(_KILL_ROUNDS):
             live = self._live()
-            for pid in live:
-                _signal(pid, signal.SIGKILL)
+            for pid, started in live.items():
+                _signal(pid, started, signal.SIGKILL)
             if not live:
                 return
 
@@ -100,25 +103,25 @@ class SessionCell:
             os.close(fd)
         self._watched.clear()
 
-    def _live(self) -> set[int]:
-        """Our living processes; dead ones that fell to us are reaped on the way."""
+    def _live(self) -> dict[int, int]:
+        """Our living processes, each with its start time; dead ones that fell to us are reaped on the way."""
         tops = [] if self._leader is None else [self._leader]
         if self.is_leaderless:
             tops += self._driver.orphans_of(self)
-        found: set[int] = set()
+        found: dict[int, int] = {}
         pending = tops
         while pending:
             pid = pending.pop()
             if pid in found:
                 continue
             try:
-                state, _, _, session = stat_fields(pid)[:4]
+                fields = stat_fields(pid)
             except ProcessLookupError:
                 continue
             pending += _children(pid)
-            if state not in _ENDED_STATES:
-                found.add(pid)
-                self.sessions.add(int(session))
+            if fields[0] not in _ENDED_STATES:
+                found[pid] = int(fields[19])
+                self.sessions.add(int(fields[3]))
         return found
 
 
@@ -130,7 +133,9 @@ class SessionContainment:
         what_is_lost="processes are contained by session and child subreaper: no limits, no protection against a fork bomb"
     )
 
-    def __init__(self) -> None:
+    def __init__(self, instance: Instance | None = None) -> None:
+        """`instance`: whose cgroups a sweep looks for, of a former driver's making."""
+        self._instance = instance
         syscalls.set_child_subreaper()
         self._cells: set[SessionCell] = set()
         self._kept: dict[SessionCell, None] = {}
@@ -151,16 +156,15 @@ class SessionContainment:
         return self.create(name, limits=limits)
 
     def sweep(self, *parts: str) -> list[Leftover]:
-        """Nothing to find: processes of a dead instance went to another parent."""
-        del parts
-        return []
+        """What had cgroups under another driver; without them, processes of a dead instance went to another parent."""
+        return [] if self._instance is None else self._instance.sweep(*parts)
 
     def close(self) -> None:
         """Nothing to give back."""
 
     def end_kept(self, name: str) -> list[Leftover]:
-        """Of this instance's keeping: what a dead one kept went to another parent."""
-        ended = []
+        """Of this instance's keeping: what a dead one kept went to another parent, unless it had cgroups."""
+        ended = [] if self._instance is None else self._instance.end_kept(name)
         for cell in [cell for cell in self._kept if cell.name == file_name(name)]:
             ended += cell.members()
             cell.kill()
@@ -168,7 +172,7 @@ class SessionContainment:
         return ended
 
     def kept(self) -> list[Leftover]:
-        living: list[Leftover] = []
+        living = [] if self._instance is None else self._instance.kept()
         for cell in list(self._kept):
             members = cell.members()
             if not members:
@@ -212,19 +216,33 @@ class SessionContainment:
 def kill_sessions(leaders: Mapping[int, int]) -> None:
     """KILL what is left of sessions whose keeper is dead: (pid of the leader → its start time).
 
-    Finds whatever stayed in its session, wherever it is now in the tree of processes.
+    Finds whatever stayed in its session, wherever it is now in the tree of processes, and looks again until there is nothing
+    new; bounded, so that something that forks faster than the search does not hold it for ever. Blocks.
     """
-    for name in os.listdir("/proc") if leaders else ():
+    killed: set[tuple[int, int]] = set()
+    for _ in range(_SEARCH_ROUNDS if leaders else 0):
+        # What is killed may have forked since it was looked at.
+        new = set(_members_of_sessions(leaders)) - killed
+        if not new:
+            return
+        for pid, started in new:
+            _signal(pid, started, signal.SIGKILL)
+        killed |= new
+
+
+def _members_of_sessions(leaders: Mapping[int, int]) -> Iterable[tuple[int, int]]:
+    """(pid, start time) of those that live."""
+    for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
         try:
             fields = stat_fields(name)
         except ProcessLookupError:
             continue
-        started = leaders.get(int(fields[3]))
+        began = leaders.get(int(fields[3]))
         # A session of that number that began later is somebody else's; no member is older than its leader.
-        if started is not None and int(fields[19]) >= started:
-            _signal(int(name), signal.SIGKILL)
+        if began is not None and int(fields[19]) >= began and fields[0] not in _ENDED_STATES:
+            yield int(name), int(fields[19])
 
 
 def _children(pid: int) -> list[int]:
@@ -264,7 +282,13 @@ def _is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").exists()
 
 
-def _signal(pid: int, number: int) -> None:
+def _signal(pid: int, started: int, number: int) -> None:
+    """Signal that process, and nobody who has its number by now."""
     # PermissionError: a set-uid program; it is told as unkillable if it stays.
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, number)
+        handle = os.pidfd_open(pid)
+        try:
+            if start_time_of(pid) == started:
+                signal.pidfd_send_signal(handle, number)
+        finally:
+            os.close(handle)

@@ -14,6 +14,7 @@ from cranehooks.model.run import Leftover
 
 _KEPT = "kept"
 """Name of the empty cgroup that marks a cell whose processes stay."""
+_JOB = "job_"
 _GIVE_UP_AFTER_S = 5.0
 _AGAIN_AFTER_S = 0.2
 
@@ -43,6 +44,11 @@ class Instance:
         """See `Containment.end_kept`."""
         cells = [cell for cell in self._kept_names() if cell.split("~")[0] == file_name(name)]
         return sweep(place / cell for cell in cells for place in self._places(HOOKS))
+
+    def jobs(self) -> list[str]:
+        """Names of the places of jobs."""
+        names = [cell.name for place in self._places() for cell in _cells(place) if cell.name.startswith(_JOB)]
+        return list(dict.fromkeys(names))
 
     def kept(self) -> list[Leftover]:
         """See `Containment.kept`."""

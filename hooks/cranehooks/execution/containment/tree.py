@@ -13,6 +13,7 @@ from cranehooks.model.run import Leftover
 
 GONE = (errno.ENOENT, errno.ENODEV)
 """What a file of a removed cgroup answers."""
+_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 _MAX_TWINS = 1000
 _BUSY_ATTEMPTS = 3
 _MAKE_ATTEMPTS = 100
@@ -153,7 +154,7 @@ def remove_tree(top: Path) -> None:
             except OSError as error:
                 if error.errno == errno.EBUSY:
                     continue
-                if error.errno not in GONE:
+                if error.errno not in (*GONE, *_NOT_OURS):
                     raise
             break
 

@@ -289,9 +289,8 @@ def test_one_problem(write: Write, text: str, problem: str) -> None:
             ["X11 is no flag of profile crane-requeue, whose flags are Alloc, ForceRequeueOnFail, NoHold, Serial"],
         ),
         ("crane-fail", "Alloc,Serial", ["Alloc is no flag of profile crane-fail, whose flags are Serial"]),
-        ("slurm", "x11, deferbatch", ["X11 is not implemented"]),
         ("slurm", "NoHold,Contain", ["Contain is not implemented", "NoHold and Contain exclude each other: "]),
-        ("slurm", "NoHold,X11", ["NoHold and X11 exclude each other: ", "X11 is not implemented"]),
+        ("slurm", "NoHold,X11", ["NoHold and X11 exclude each other: "]),
         (
             "slurm",
             "NoHold,RunInJob",
@@ -306,6 +305,16 @@ def test_flags_that_are_refused(write: Write, profile: str, flags: str, found: l
     assert len(told) == len(found)
     for problem, expected in zip(told, found, strict=True):
         assert problem.startswith(f"6:16: {expected}")
+
+
+def test_x11_is_taken_for_what_it_implies_with_a_warning(write: Write) -> None:
+    path = write(f"{MINIMAL}Profile: slurm\nJobLifecycleHook:\n  PrologFlags: x11, deferbatch\n")
+    settings = load(path)
+    assert settings.hook_settings().flags == {"X11", "Alloc", "Contain", "DeferBatch"}
+    (caution,) = map(str, settings.cautions)
+    assert caution.startswith(f"{path}:6:16: warning: X11 ")
+    assert "nothing is forwarded" in caution
+    assert load(write(f"{MINIMAL}Profile: slurm\nJobLifecycleHook: {{PrologFlags: deferbatch}}\n")).cautions == []
 
 
 @pytest.mark.parametrize("profile", ["crane-requeue", "slurm", "sunk"])

@@ -1147,6 +1147,7 @@ class RegisterNodeRequest(_message.Message):
     CONFIG_DIGEST_FIELD_NUMBER: _builtins.int
     CONTAINMENT_FIELD_NUMBER: _builtins.int
     JOBS_FIELD_NUMBER: _builtins.int
+    CONTAINMENT_LOST_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     instance: _builtins.str
     """New with every start of the craned."""
@@ -1155,6 +1156,7 @@ class RegisterNodeRequest(_message.Message):
     address: _builtins.str
     config_digest: _builtins.str
     containment: _builtins.str
+    containment_lost: _builtins.str
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldJob]: ...
     def __init__(
@@ -1168,10 +1170,11 @@ class RegisterNodeRequest(_message.Message):
         config_digest: _builtins.str = ...,
         containment: _builtins.str = ...,
         jobs: _abc.Iterable[Global___HeldJob] | None = ...,
+        containment_lost: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "boot_id", b"boot_id", "config_digest", b"config_digest", "containment", b"containment", "instance", b"instance", "jobs", b"jobs", "node", b"node", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "boot_id", b"boot_id", "config_digest", b"config_digest", "containment", b"containment", "containment_lost", b"containment_lost", "instance", b"instance", "jobs", b"jobs", "node", b"node", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

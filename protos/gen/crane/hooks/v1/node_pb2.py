@@ -25,19 +25,19 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63rane/hooks/v1/node.proto\x12\x0e\x63rane.hooks.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"}\n\nDrainCause\x12)\n\x05owner\x18\x01 \x01(\x0e\x32\x1a.crane.hooks.v1.DrainOwner\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\n\n\x02\x62y\x18\x04 \x01(\t\"\xd7\x03\n\nNodeStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02up\x18\x02 \x01(\x08\x12$\n\x03use\x18\x03 \x01(\x0e\x32\x17.crane.hooks.v1.NodeUse\x12\x30\n\x0c\x64rain_causes\x18\x04 \x03(\x0b\x32\x1a.crane.hooks.v1.DrainCause\x12\x0c\n\x04\x63pus\x18\x05 \x01(\x01\x12\x11\n\tcpus_used\x18\x06 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x04\x12\x19\n\x11memory_used_bytes\x18\x08 \x01(\x04\x12\x12\n\npartitions\x18\t \x03(\t\x12\x0f\n\x07job_ids\x18\n \x03(\x04\x12\x14\n\x0cowed_epilogs\x18\x0b \x03(\x04\x12\x32\n\x0elast_heartbeat\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61\x64\x64ress\x18\r \x01(\t\x12\x0f\n\x07version\x18\x0e \x01(\t\x12\x15\n\rconfig_digest\x18\x0f \x01(\t\x12\x16\n\x0e\x63onfig_differs\x18\x10 \x01(\x08\x12\x0f\n\x07\x62oot_id\x18\x11 \x01(\t\x12\x0c\n\x04gres\x18\x12 \x01(\t\x12\x13\n\x0b\x63ontainment\x18\x13 \x01(\t\x12\x11\n\tgres_used\x18\x14 \x01(\t*W\n\nDrainOwner\x12\x1b\n\x17\x44RAIN_OWNER_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44RAIN_OWNER_HOOKS\x10\x01\x12\x15\n\x11\x44RAIN_OWNER_ADMIN\x10\x02*g\n\x07NodeUse\x12\x18\n\x14NODE_USE_UNSPECIFIED\x10\x00\x12\x11\n\rNODE_USE_IDLE\x10\x01\x12\x16\n\x12NODE_USE_ALLOCATED\x10\x02\x12\x17\n\x13NODE_USE_COMPLETING\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63rane/hooks/v1/node.proto\x12\x0e\x63rane.hooks.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"}\n\nDrainCause\x12)\n\x05owner\x18\x01 \x01(\x0e\x32\x1a.crane.hooks.v1.DrainOwner\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\n\n\x02\x62y\x18\x04 \x01(\t\"\xf1\x03\n\nNodeStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02up\x18\x02 \x01(\x08\x12$\n\x03use\x18\x03 \x01(\x0e\x32\x17.crane.hooks.v1.NodeUse\x12\x30\n\x0c\x64rain_causes\x18\x04 \x03(\x0b\x32\x1a.crane.hooks.v1.DrainCause\x12\x0c\n\x04\x63pus\x18\x05 \x01(\x01\x12\x11\n\tcpus_used\x18\x06 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x04\x12\x19\n\x11memory_used_bytes\x18\x08 \x01(\x04\x12\x12\n\npartitions\x18\t \x03(\t\x12\x0f\n\x07job_ids\x18\n \x03(\x04\x12\x14\n\x0cowed_epilogs\x18\x0b \x03(\x04\x12\x32\n\x0elast_heartbeat\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61\x64\x64ress\x18\r \x01(\t\x12\x0f\n\x07version\x18\x0e \x01(\t\x12\x15\n\rconfig_digest\x18\x0f \x01(\t\x12\x16\n\x0e\x63onfig_differs\x18\x10 \x01(\x08\x12\x0f\n\x07\x62oot_id\x18\x11 \x01(\t\x12\x0c\n\x04gres\x18\x12 \x01(\t\x12\x13\n\x0b\x63ontainment\x18\x13 \x01(\t\x12\x11\n\tgres_used\x18\x14 \x01(\t\x12\x18\n\x10\x63ontainment_lost\x18\x15 \x01(\t*W\n\nDrainOwner\x12\x1b\n\x17\x44RAIN_OWNER_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44RAIN_OWNER_HOOKS\x10\x01\x12\x15\n\x11\x44RAIN_OWNER_ADMIN\x10\x02*g\n\x07NodeUse\x12\x18\n\x14NODE_USE_UNSPECIFIED\x10\x00\x12\x11\n\rNODE_USE_IDLE\x10\x01\x12\x16\n\x12NODE_USE_ALLOCATED\x10\x02\x12\x17\n\x13NODE_USE_COMPLETING\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'crane.hooks.v1.node_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DRAINOWNER']._serialized_start=679
-  _globals['_DRAINOWNER']._serialized_end=766
-  _globals['_NODEUSE']._serialized_start=768
-  _globals['_NODEUSE']._serialized_end=871
+  _globals['_DRAINOWNER']._serialized_start=705
+  _globals['_DRAINOWNER']._serialized_end=792
+  _globals['_NODEUSE']._serialized_start=794
+  _globals['_NODEUSE']._serialized_end=897
   _globals['_DRAINCAUSE']._serialized_start=78
   _globals['_DRAINCAUSE']._serialized_end=203
   _globals['_NODESTATUS']._serialized_start=206
-  _globals['_NODESTATUS']._serialized_end=677
+  _globals['_NODESTATUS']._serialized_end=703
 # @@protoc_insertion_point(module_scope)

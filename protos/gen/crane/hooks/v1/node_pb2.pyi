@@ -118,6 +118,7 @@ class NodeStatus(_message.Message):
     GRES_FIELD_NUMBER: _builtins.int
     CONTAINMENT_FIELD_NUMBER: _builtins.int
     GRES_USED_FIELD_NUMBER: _builtins.int
+    CONTAINMENT_LOST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     up: _builtins.bool
     use: Global___NodeUse.ValueType
@@ -133,9 +134,11 @@ class NodeStatus(_message.Message):
     boot_id: _builtins.str
     gres: _builtins.str
     containment: _builtins.str
-    """How hooks are contained there: cgroup2, none, …"""
+    """How hooks are contained there: cgroup2, hybrid, cgroup1, none."""
     gres_used: _builtins.str
     """The devices that jobs hold."""
+    containment_lost: _builtins.str
+    """What that cannot do, for a person; empty: nothing is missed."""
     @_builtins.property
     def drain_causes(self) -> _containers.RepeatedCompositeFieldContainer[Global___DrainCause]:
         """Empty: not drained."""
@@ -173,10 +176,11 @@ class NodeStatus(_message.Message):
         gres: _builtins.str = ...,
         containment: _builtins.str = ...,
         gres_used: _builtins.str = ...,
+        containment_lost: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_heartbeat", b"last_heartbeat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "boot_id", b"boot_id", "config_differs", b"config_differs", "config_digest", b"config_digest", "containment", b"containment", "cpus", b"cpus", "cpus_used", b"cpus_used", "drain_causes", b"drain_causes", "gres", b"gres", "gres_used", b"gres_used", "job_ids", b"job_ids", "last_heartbeat", b"last_heartbeat", "memory_bytes", b"memory_bytes", "memory_used_bytes", b"memory_used_bytes", "name", b"name", "owed_epilogs", b"owed_epilogs", "partitions", b"partitions", "up", b"up", "use", b"use", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "boot_id", b"boot_id", "config_differs", b"config_differs", "config_digest", b"config_digest", "containment", b"containment", "containment_lost", b"containment_lost", "cpus", b"cpus", "cpus_used", b"cpus_used", "drain_causes", b"drain_causes", "gres", b"gres", "gres_used", b"gres_used", "job_ids", b"job_ids", "last_heartbeat", b"last_heartbeat", "memory_bytes", b"memory_bytes", "memory_used_bytes", b"memory_used_bytes", "name", b"name", "owed_epilogs", b"owed_epilogs", "partitions", b"partitions", "up", b"up", "use", b"use", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -299,7 +299,7 @@ class SupervisorBootstrap(_message.Message):
     launcher_grace_s: _builtins.float
     """How long the step lives on without its launcher."""
     containment: _builtins.str
-    """auto, cgroup2, none."""
+    """auto, cgroup2, hybrid, cgroup1, none."""
     cgroup_root: _builtins.str
     """Path of the step's directory relative to craned's own (cluster.node.instance), e.g. job_42/step_0."""
     output_limit_bytes: _builtins.int
