@@ -102,7 +102,14 @@ class BootstrapStarter:
             raise StepRefusedError(message) from error
         login = login_of(job.spec, place.node, allow_root_jobs=limits.allow_root_jobs)
         environments = {
-            task_id: task_environment(job, step, TaskId(task_id), login=login, slurm=hooks.slurm_compatible_env)
+            task_id: task_environment(
+                job,
+                step,
+                TaskId(task_id),
+                login=login,
+                slurm=hooks.slurm_compatible_env,
+                constrains_devices=self._cells.constrains_devices,
+            )
             for task_id in task_ids
         }
         # The tasks of a node differ in a few variables only: said once, the others leave room in the frame for many tasks.

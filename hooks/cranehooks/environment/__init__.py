@@ -69,7 +69,13 @@ def node_hook_environment(point: HookPoint, job: JobOnNode, *, end: JobEnd | Non
 
 
 def task_environment(
-    job: JobOnNode, step: StepSpec, task_id: TaskId, *, login: Mapping[str, str] | None = None, slurm: bool = False
+    job: JobOnNode,
+    step: StepSpec,
+    task_id: TaskId,
+    *,
+    login: Mapping[str, str] | None = None,
+    slurm: bool = False,
+    constrains_devices: bool = False,
 ) -> dict[str, str]:
     """What a task gets before TaskProlog edits it.
 
@@ -81,9 +87,11 @@ def task_environment(
         task_id: Its rank.
         login: HOME, SHELL, USER and LOGNAME of the job's user on this node: for what the user's environment lacks.
         slurm: Whether the SLURM_* twins are wanted.
+        constrains_devices: Whether the task can open none but its job's devices of the node.
     """
     own = _without_own(step.environment or job.spec.environment, Scope.TASK, slurm=slurm)
-    computed = _computed(Facts(job, step=step, task_id=task_id), Scope.TASK, slurm=slurm)
+    facts = Facts(job, step=step, task_id=task_id, constrains_devices=constrains_devices)
+    computed = _computed(facts, Scope.TASK, slurm=slurm)
     return {"PATH": TASK_PATH, **(login or {}), **own, **computed}
 
 
@@ -165,7 +173,7 @@ def _without_own(environment: Mapping[str, str], scope: Scope, *, slurm: bool) -
 
     A job submitted from within another job brings that job's variables along; what does not hold for this one must not stay.
     """
-    held = [variable for variable in VARIABLES if scope in variable.scopes]
+    held = [variable for variable in VARIABLES if scope in variable.scopes and not variable.is_shared]
     names = {variable.name for variable in held}
     if slurm:
         names.update(twin for variable in held if variable.twins_in(scope) for twin in variable.twins)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
+from cranehooks.model.gres import GPU
 from cranehooks.model.ids import BATCH_STEP, TaskId
 from cranehooks.model.job import ArrayBounds, ExitStatus, JobEnd, JobKind, JobOnNode, StepSpec
 from cranehooks.model.output_files import output_path
@@ -30,6 +31,8 @@ class Facts:
     step: StepSpec | None = None
     task_id: TaskId | None = None
     task_pid: int | None = None
+    constrains_devices: bool = False
+    """Whether the job's processes can open none but its own devices of this node, so that programs count those alone."""
 
 
 Value = Callable[[Facts], str | None]
@@ -184,6 +187,18 @@ def gpus(facts: Facts) -> str | None:
     held = [part.split(":") for part in facts.job.share.gres.split(",") if part]
     counts = [int(part[-1]) if len(part) > 1 and part[-1].isdigit() else 1 for part in held if part[0] == "gpu"]
     return str(sum(counts)) if counts else None
+
+
+def gpu_indexes(facts: Facts) -> str | None:
+    """Those held on the node, by their places among all of the node's."""
+    return ",".join(map(str, facts.job.share.devices_named(GPU))) or None
+
+
+def visible_gpus(facts: Facts) -> str | None:
+    """As programs count: all of the node's, or, where they see no others, those that are held."""
+    held = facts.job.share.devices_named(GPU)
+    seen = range(len(held)) if facts.constrains_devices and facts.step is not None else held
+    return ",".join(map(str, seen)) or None
 
 
 # ---- the step

@@ -48,6 +48,8 @@ class Variable:
     """Twins that have a value of their own."""
     after_only: bool = False
     """Set for after-points only."""
+    is_shared: bool = False
+    """Users may set it themselves: where it has no value of ours, theirs stays."""
 
     def value_of(self, twin: str) -> Value:
         return self.special.get(twin) or self.twin_value or self.value
@@ -206,6 +208,24 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         "CRANE_GPUS", ("SLURM_GPUS_ON_NODE",), _ON_NODE, "how many GPUs are held on this node; not set without", values.gpus
     ),
+    Variable(
+        "CRANE_JOB_GPUS",
+        ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS"),
+        _ON_NODE,
+        "which GPUs of this node are held, by their places in its configuration, from 0: `0,2`; not set without",
+        values.gpu_indexes,
+    ),
+    *(
+        Variable(
+            name,
+            (),
+            _ON_NODE,
+            "the same, for programs that use them; where a job can open its own only, tasks count those from 0",
+            values.visible_gpus,
+            is_shared=True,
+        )
+        for name in ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK")
+    ),
     Variable("CRANE_ARRAY_JOB_ID", ("SLURM_ARRAY_JOB_ID",), _ALL, "number of the array; array jobs only", values.array_job),
     Variable(
         "CRANE_ARRAY_TASK_ID", ("SLURM_ARRAY_TASK_ID",), _ALL, "which element of the array; array jobs only", values.array_task
@@ -352,7 +372,7 @@ TWIN_SCOPES: Mapping[str, frozenset[Scope]] = {
         (
             "SLURM_CPUS_ON_NODE", "SLURM_CPUS_PER_TASK", "SLURM_GPUS_ON_NODE", "SLURM_MEM_PER_CPU", "SLURM_MEM_PER_NODE",
             "SLURM_RESTART_COUNT", "SLURM_STEP_NODELIST", "SLURM_STEP_NUM_NODES", "SLURM_STEP_NUM_TASKS",
-            "SLURM_STEP_TASKS_PER_NODE",
+            "SLURM_STEP_TASKS_PER_NODE", "SLURM_STEP_GPUS",
         ),
         _TASK,
     ),

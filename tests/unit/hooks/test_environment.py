@@ -22,6 +22,7 @@ from cranehooks.environment import (
     task_hook_environment,
     variables_of,
 )
+from cranehooks.model.gres import HeldDevices
 from cranehooks.model.ids import BATCH_STEP, Attempt, JobId, NodeName, StepId, TaskId
 from cranehooks.model.job import (
     ArrayBounds,
@@ -324,6 +325,35 @@ def test_what_is_not_known_is_not_set() -> None:
     }
     assert not (absent | {"CRANE_JOB_EXIT_CODE", "CRANE_NTASKS_PER_NODE", "CRANE_CLUSTER_NAME"}) & environment.keys()
     assert "" not in environment.values()
+
+
+GPU_JOB = replace(JOB, share=replace(JOB.share, gres="gpu:a100:2", devices=(HeldDevices("gpu", (1, 3)),)))
+VISIBLE = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK")
+
+
+@pytest.mark.parametrize("point", [HookPoint.PROLOG, HookPoint.EPILOG])
+def test_node_hooks_are_told_which_gpus_of_the_node_the_job_holds(point: HookPoint) -> None:
+    environment = node_hook_environment(point, GPU_JOB, slurm=True)
+    names = ("CRANE_JOB_GPUS", "SLURM_JOB_GPUS", *VISIBLE)
+    assert {environment[name] for name in names} == {"1,3"}
+    assert environment["CRANE_GPUS"] == "2"
+    assert "SLURM_STEP_GPUS" not in environment
+    assert not {"CRANE_JOB_GPUS", *VISIBLE} & controller_hook_environment(HookPoint.CRANECTLD_PROLOG, GPU_JOB).keys()
+
+
+@pytest.mark.parametrize(("constrains", "seen"), [(False, "1,3"), (True, "0,1")])
+def test_tasks_count_the_gpus_that_they_can_open(constrains: bool, seen: str) -> None:
+    step = replace(STEP, environment={"CUDA_VISIBLE_DEVICES": "7"})
+    environment = task_environment(GPU_JOB, step, TaskId(0), slurm=True, constrains_devices=constrains)
+    assert {environment[name] for name in VISIBLE} == {seen}
+    assert {environment[name] for name in ("CRANE_JOB_GPUS", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS")} == {"1,3"}
+
+
+def test_what_a_user_says_of_devices_stays_where_the_job_holds_none() -> None:
+    step = replace(STEP, environment={"CUDA_VISIBLE_DEVICES": "7"})
+    environment = task_environment(JOB, step, TaskId(0), slurm=True)
+    assert environment["CUDA_VISIBLE_DEVICES"] == "7"
+    assert not {"CRANE_JOB_GPUS", "ZE_AFFINITY_MASK"} & environment.keys()
 
 
 def test_array_elements() -> None:
