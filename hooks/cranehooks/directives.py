@@ -1,18 +1,16 @@
 """What a TaskProlog prints to act on its task: `export NAME=value`, `unset NAME`, `print text`.
 
 A directive is a line that starts, at its very beginning, with one of the three words in lower case and one space. Every other line is
-ignored, so that traces (`set -x`) and messages do no harm. Any bytes are accepted; parsing never fails.
+ignored, so that traces (`set -x`) and messages do no harm. Any bytes are accepted; parsing never fails. The grammar is Slurm's.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-MAX_VARIABLE_BYTES = 128 * 1024
-"""Longest `NAME=value` with its end byte: the kernel refuses to start a program with a longer one."""
+MAX_VARIABLE_BYTES = 128 * 1024 - 1
+"""Longest `NAME=value` with its end byte, as in Slurm: one byte less than the longest that the kernel gives to a program."""
 
-_NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*")
-_BLANKS = b" \t"
+_BLANKS = b" \t\r\v\f"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +18,9 @@ class Export:
     """Sets a variable; the value is verbatim: quotes, blanks and `$` are ordinary characters."""
 
     name: str
+    """Whatever stands before the first `=`: a shell's exported functions have odd names (`BASH_FUNC_module%%`)."""
     value: str
-    """Bytes that are no UTF-8 are kept as surrogate escapes, as in os.environ."""
+    """Bytes that are no UTF-8 are kept as surrogate escapes, as in os.environ; so in a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +35,16 @@ class Print:
     """Writes a line to the task's standard output."""
 
     text: bytes
-    """With its newline."""
+    """With its newline; never blank."""
 
 
 Directive = Export | Unset | Print
 
 
 def parse(output: bytes) -> list[Directive]:
-    """The directives of a script's output, in order. The last line needs no newline."""
-    return [directive for line in output.split(b"\n") if (directive := _directive(line)) is not None]
+    """The directives of a script's output, in order. The last line needs no newline; a NUL byte ends the output."""
+    text = output.partition(b"\0")[0]
+    return [directive for line in text.split(b"\n") if (directive := _directive(line)) is not None]
 
 
 def apply(environment: Mapping[str, str], directives: Iterable[Directive]) -> tuple[dict[str, str], bytes]:
@@ -70,10 +70,11 @@ def _directive(line: bytes) -> Directive | None:
         case b"export":
             return _export(rest.lstrip(_BLANKS))
         case b"unset":
-            name = rest.strip(_BLANKS + b"\r")
-            return Unset(name.decode()) if _NAME.fullmatch(name) else None
+            name = rest.strip(_BLANKS)
+            return Unset(_text(name)) if name else None
         case b"print":
-            return Print(rest.lstrip(_BLANKS) + b"\n")
+            text = rest.lstrip(_BLANKS)
+            return Print(text + b"\n") if text else None
         case _:
             return None
 
@@ -82,7 +83,8 @@ def _export(rest: bytes) -> Export | None:
     name, equals, value = rest.partition(b"=")
     name = name.rstrip(_BLANKS)
     fits = len(name) + len(value) + 2 <= MAX_VARIABLE_BYTES
-    # No environment can hold a NUL byte.
-    if not equals or not fits or not _NAME.fullmatch(name) or b"\0" in value:
-        return None
-    return Export(name.decode(), value.decode("utf-8", "surrogateescape"))
+    return Export(_text(name), _text(value)) if name and equals and fits else None
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")

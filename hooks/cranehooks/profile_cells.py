@@ -213,6 +213,28 @@ CELLS: tuple[ProfileCell, ...] = (
         _sources(_FIRST_GUIDE, _GUIDE, f"{_OURS}: {_SLURM_CONF} has no limit for them", f"{_OURS}: as slurm"),
     ),
     ProfileCell(
+        "task_epilog_view",
+        "TaskEpilog's environment",
+        lambda profile: profile.task_epilog_view.value,
+        _sources(
+            f"{_OURS}, to find again what TaskProlog made; {_CRANE_CODE}: the step's alone",
+            f"{_OURS}, to find again what TaskProlog made; {_CRANE_CODE}: the step's alone",
+            f"{_SLURM_CODE}: the step's",
+            "as slurm",
+        ),
+    ),
+    ProfileCell(
+        "task_epilog_output",
+        "TaskEpilog's output",
+        lambda profile: profile.task_epilog_output.value,
+        _sources(
+            f"{_OURS}: {_CRANE_CODE} drops it",
+            f"{_OURS}: {_CRANE_CODE} drops it",
+            f"{_SLURM_CODE}: stderr shown; {_OURS}: kept",
+            "as slurm",
+        ),
+    ),
+    ProfileCell(
         "flags",
         "flags",
         lambda profile: ", ".join(sorted(profile.flags)),

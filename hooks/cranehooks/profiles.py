@@ -52,6 +52,20 @@ class EpilogFailure(Enum):
     LOG = "logged"
 
 
+class TaskEpilogView(Enum):
+    """Which environment TaskEpilog and --task-epilog have."""
+
+    TASK = "the task's, with what TaskProlog exported"
+    STEP = "the task's, as it was before TaskProlog"
+
+
+class TaskEpilogOutput(Enum):
+    """What becomes of the words of TaskEpilog and --task-epilog."""
+
+    KEPT = "kept with the job"
+    SHOWN = "kept with the job; stderr also in that of the node's first task"
+
+
 class TimeoutCover(Enum):
     """What one timeout bounds."""
 
@@ -154,6 +168,8 @@ class Profile:
     """What it does to all nodes of the attempt."""
     crun_epilog_failure: StepAction = StepAction.CONTINUE
     """What it does to crun's exit code; the step has ended."""
+    task_epilog_view: TaskEpilogView = TaskEpilogView.TASK
+    task_epilog_output: TaskEpilogOutput = TaskEpilogOutput.KEPT
     slurm_environment: bool = False
     """Whether hooks and tasks always get the SLURM_* twins of their variables."""
     notes: tuple[str, ...] = ()
@@ -222,6 +238,8 @@ _SLURM = Profile(
     directory_entry=DirectoryEntry.FAILS,
     cancel_during_prolog=CancelDuringProlog.AWAITS,
     batch_start=BatchStart.OWN_PROLOG,
+    task_epilog_view=TaskEpilogView.STEP,
+    task_epilog_output=TaskEpilogOutput.SHOWN,
     slurm_environment=True,
     notes=(
         "Slurm has no timeout unless one is set, and a hook that hangs keeps its job completing for ever: here 300 s apply.",
@@ -306,6 +324,8 @@ PROFILES: dict[str, Profile] = {
             directory_entry=DirectoryEntry.RUN_PARTS,
             cancel_during_prolog=CancelDuringProlog.AWAITS,
             batch_start=BatchStart.OWN_PROLOG,
+            task_epilog_view=TaskEpilogView.STEP,
+            task_epilog_output=TaskEpilogOutput.SHOWN,
             slurm_environment=True,
             notes=(
                 *_SLURM.notes,
@@ -380,6 +400,8 @@ OVERRIDES: dict[str, Override] = {
     "TimeoutPrecedence": Override("shared_timeout", {"shared": SharedTimeout.OVERRIDES, "own": SharedTimeout.DEFAULT}),
     "DefaultTimeout": Override("default_timeout_s", {}, float),
     "TimeoutsCoverTaskHooks": Override("timeouts_cover_task_hooks", _SWITCH),
+    "TaskEpilogEnvironment": Override("task_epilog_view", {"task": TaskEpilogView.TASK, "step": TaskEpilogView.STEP}),
+    "TaskEpilogStderr": Override("task_epilog_output", {"kept": TaskEpilogOutput.KEPT, "shown": TaskEpilogOutput.SHOWN}),
     "AllowedPrologFlags": Override("flags", {}, _flags),
     "EnableSlurmCompatibleEnv": Override("slurm_environment", _SWITCH),
 }

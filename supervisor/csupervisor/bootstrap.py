@@ -39,6 +39,10 @@ class TaskHook:
     """What was passed over when its scripts were looked for."""
     problem: str = ""
     """Why it fails before any script runs; it has no scripts then."""
+    shows_stderr: bool = False
+    """What it writes to standard error appears in that of the first task here."""
+    original_environment: bool = False
+    """It sees the environment of its task as it was before TaskProlog."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,8 @@ class Bootstrap:
     nodes: tuple[NodeName, ...]
     limits: Limits = Limits()
     """Of the job on this node. craned has set them; here they tell what is to be measured, and what a kill was for."""
+    slurm_compatible_env: bool = False
+    """Hooks and tasks have the SLURM_* names."""
 
     @property
     def is_batch(self) -> bool:
@@ -130,6 +136,7 @@ def _read(message: pb.SupervisorBootstrap) -> Bootstrap:
         state_dir=message.state_dir,
         nodes=tuple(NodeName(node) for node in message.nodes),
         limits=wire.job_limits_from_wire(message.limits),
+        slurm_compatible_env=message.slurm_compatible_env,
     )
 
 
@@ -147,6 +154,8 @@ def _read_hook(message: pb.TaskHook) -> TaskHook:
         grace_s=message.grace_s,
         notes=tuple(message.notes),
         problem=message.problem,
+        shows_stderr=message.shows_stderr,
+        original_environment=message.original_environment,
     )
 
 

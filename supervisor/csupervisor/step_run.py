@@ -217,17 +217,18 @@ class StepRun:
         oom_score_adj = _oom_score_adj_for_users()
         # Directives are bytes: a value that is no UTF-8 reaches its task as it is.
         engine = Engine(self._cells.containment, oom_score_adj=oom_score_adj, keeps_undecodable=True)
+        streams = {start.task_id: self._streams.of_task(start.task_id) for start in bootstrap.tasks}
         surroundings = TaskSurroundings(
             bootstrap=bootstrap,
             engine=await self._resources.enter_async_context(AsyncEngine(engine)),
             group=self._group,
             reports=TaskReports(self._task_running, self._task_over, self._craned.send_hook_run),
             batch=batch,
+            shown=streams[bootstrap.tasks[0].task_id].stderr,
             oom_score_adj=oom_score_adj,
         )
         for start in bootstrap.tasks:
-            streams = self._streams.of_task(start.task_id)
-            self._tasks[start.task_id] = TaskRun(surroundings, start, streams, cells[start.task_id])
+            self._tasks[start.task_id] = TaskRun(surroundings, start, streams[start.task_id], cells[start.task_id])
 
     def _task_running(self, start: TaskStart) -> None:
         self.feed(machine.TaskRunning(start.task_id))

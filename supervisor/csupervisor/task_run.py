@@ -10,7 +10,8 @@ from signal import SIGKILL
 from typing import Final, Protocol
 
 from cranehooks import directives
-from cranehooks.environment import task_hook_environment
+from cranehooks.environment import SCRIPT_CONTEXTS, task_hook_environment
+from cranehooks.execution.capture import whole_lines
 from cranehooks.execution.containment.cells import Cell
 from cranehooks.execution.process import Process, SpawnError, SpawnRequest, spawn
 from cranehooks.model.ids import RunId
@@ -30,17 +31,23 @@ from csupervisor.cleanup import emptied, end_all
 from csupervisor.hook_failure import failure_of
 from csupervisor.identity import acting_as
 from csupervisor.program import UnrunnableError, find_program, unrunnable
-from csupervisor.stdio import TaskStreams
+from csupervisor.stdio import Output, TaskStreams
 
 _DEFAULT_OUTPUT_LIMIT_BYTES: Final = 1 << 20
 _EDITS: Final = frozenset({HookPoint.TASK_PROLOG, HookPoint.STEP_TASK_PROLOG})
 """Hooks whose output may change the task."""
 
 
+_EXITED: Final = frozenset({OutcomeKind.OK, OutcomeKind.EXIT})
+
+
+_MAY_BE_LOST: Final = "directives in what was dropped were not obeyed"
+
+
 class HookEngine(Protocol):
     """Runs hooks; `cranehooks.execution.asyncio_engine.AsyncEngine` is the real one."""
 
-    async def run(self, spec: RunSpec) -> HookRun: ...
+    async def run(self, spec: RunSpec, *, on_stderr: Callable[[bytes], None] | None = None) -> HookRun: ...
 
     def stop(self, run_id: RunId) -> bool: ...
 
@@ -74,8 +81,26 @@ class TaskSurroundings:
     group: asyncio.TaskGroup
     reports: TaskReports
     batch: Batch | None
+    shown: Output
+    """Standard error of the first task here: what hooks say goes there where the profile wants it."""
     oom_score_adj: int | None
     """Given to processes of the user; None lets them inherit ours."""
+
+
+class _Shown:
+    """Passes on the beginning of what a hook says, and that there was more."""
+
+    def __init__(self, output: Output, limit_bytes: int) -> None:
+        self._output = output
+        self._left_bytes = limit_bytes
+
+    def write(self, data: bytes) -> None:
+        if self._left_bytes <= 0:
+            return
+        self._output.write(data[: self._left_bytes])
+        self._left_bytes -= len(data)
+        if self._left_bytes < 0:
+            self._output.write(b"\n[... more is not shown ...]\n")
 
 
 class TaskRun:
@@ -89,6 +114,7 @@ class TaskRun:
         self._streams = streams
         self._cell = cell
         self._environment = dict(start.environment)
+        self._output_limit_bytes = bootstrap.output_limit_bytes or _DEFAULT_OUTPUT_LIMIT_BYTES
         self._state = machine.Task(
             start.task_id, frozenset(bootstrap.hooks), bootstrap.kill_grace_s, bootstrap.unkillable_after_s
         )
@@ -169,10 +195,11 @@ class TaskRun:
             outcome = Outcome(OutcomeKind.SPAWN, 0, hook.problem)
             run = HookRun(self._key(point), bootstrap.job.user, time.time(), 0.0, outcome)
         else:
-            run = await self._around.engine.run(self._spec(point, hook))
+            told = _Shown(self._around.shown, self._output_limit_bytes).write if hook.shows_stderr else None
+            run = await self._around.engine.run(self._spec(point, hook), on_stderr=told)
         self._hook = None
         if point in _EDITS:
-            self._apply_directives(run)
+            run = self._apply_directives(run)
         run = with_oom(_readable(run), self._new_oom_kills(), bootstrap.limits.memory_bytes)
         self._around.reports.hook_ended(run)
         action = bootstrap.task_prolog_failure
@@ -183,7 +210,12 @@ class TaskRun:
         return RunSpec(
             key=self._key(point),
             scripts=hook.scripts,
-            environment=task_hook_environment(point, self._environment, task_pid=self._task_pid),
+            environment=task_hook_environment(
+                point,
+                self._start.environment if hook.original_environment else self._environment,
+                task_pid=self._task_pid,
+                slurm=bootstrap.slurm_compatible_env,
+            ),
             timeout_s=hook.timeout_s,
             timeout_scope=hook.timeout_scope,
             continue_on_failure=hook.continue_on_failure,
@@ -192,19 +224,30 @@ class TaskRun:
             cwd=bootstrap.cwd,
             grace_s=hook.grace_s,
             unkillable_after_s=bootstrap.unkillable_after_s,
-            output_limit_bytes=bootstrap.output_limit_bytes or _DEFAULT_OUTPUT_LIMIT_BYTES,
+            output_limit_bytes=self._output_limit_bytes,
             trusted_owner=hook.trusted_owner,
             cgroup=self._cell.cgroup,
             notes=hook.notes,
         )
 
-    def _apply_directives(self, run: HookRun) -> None:
-        """What the scripts said counts however they ended: an after-hook may need to know what a failing one exported."""
+    def _apply_directives(self, run: HookRun) -> HookRun:
+        """What the scripts exported counts however they ended: an after-hook may need to know. What they print, if they ended.
+
+        Returns: the run, with a note where directives may have been among output that was dropped.
+        """
+        if self._bootstrap.slurm_compatible_env and run.scripts:
+            # As Slurm: the task keeps it.
+            self._environment["SLURM_SCRIPT_CONTEXT"] = SCRIPT_CONTEXTS[run.key.point][1]
         for script in run.scripts:
-            edits = directives.parse(script.output.encode("utf-8", "surrogateescape"))
+            said = whole_lines(script.output.encode("utf-8", "surrogateescape"), script.output_bytes)
+            edits = directives.parse(said)
             self._environment, printed = directives.apply(self._environment, edits)
-            if printed:
+            if printed and script.outcome.kind in _EXITED:
                 self._streams.stdout.write(printed)
+            if script.output_bytes > self._output_limit_bytes:
+                note = f"{script.name} wrote {script.output_bytes} bytes, MaxOutputSize is {self._output_limit_bytes}: {_MAY_BE_LOST}"
+                run = replace(run, notes=(*run.notes, note))
+        return run
 
     # ---- the process
 

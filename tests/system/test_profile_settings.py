@@ -63,6 +63,21 @@ def task_epilog_fails(stage: ScriptedCluster, label: str, _: bool) -> str:
     return drained(stage)
 
 
+def task_epilog_looks(stage: ScriptedCluster, label: str, _: bool) -> str:
+    stage.plan(label, "TaskProlog", "echo export MADE=made")
+    stage.submit(label, "true")
+    stage.ended(label)
+    (call,) = stage.calls(label, "TaskEpilog")
+    return f"TaskEpilog sees {call.environment.get('MADE', 'nothing')}"
+
+
+def task_epilog_speaks(stage: ScriptedCluster, label: str, _: bool) -> str:
+    stage.plan(label, "TaskEpilog", "echo unheard", "echo words >&2")
+    result = stage.run("crun", "true", label=label)
+    stage.ended(label)
+    return f"the user reads {result.stderr.strip() or 'nothing'}"
+
+
 def controller_epilog_fails(stage: ScriptedCluster, label: str, _: bool) -> str:
     stage.plan(label, "CranectldEpilog", "exit 3")
     stage.submit(label, "true")
@@ -223,6 +238,8 @@ CASES = {
     "TimeoutsCoverTaskHooks": Case(
         False, slow_task_prolog, "timeout after 1 s", "ok", hooks=only(TaskProlog="{hooks}/TaskProlog", PrologTimeout=1)
     ),
+    "TaskEpilogEnvironment": Case("step", task_epilog_looks, "TaskEpilog sees made", "TaskEpilog sees nothing"),
+    "TaskEpilogStderr": Case("shown", task_epilog_speaks, "the user reads nothing", "the user reads words"),
     "AllowedPrologFlags": Case(
         "Alloc", first_step_waits, "0 Prologs without a step", "2 Prologs without a step", profile="crane-fail"
     ),

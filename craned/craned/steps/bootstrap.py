@@ -17,10 +17,10 @@ from cranehooks import wire
 from cranehooks.environment import task_environment
 from cranehooks.model.ids import BATCH_STEP, NodeName, StepKey, TaskId
 from cranehooks.model.job import JobOnNode, JobSpec, StepSpec
-from cranehooks.model.points import HookPoint
+from cranehooks.model.points import CONTRACTS, HookPoint, Phase
 from cranehooks.model.run import HookSettings, TimeoutScope
 from cranehooks.plan import Plan, PlanFailure
-from cranehooks.profiles import effective
+from cranehooks.profiles import TaskEpilogOutput, TaskEpilogView, effective
 
 NO_HOOK: Final = "none"
 """In place of a user's script: the step has no such hook."""
@@ -144,6 +144,7 @@ class BootstrapStarter:
             unkillable_after_s=UNKILLABLE_AFTER_S,
             environment=common,
             limits=wire.job_limits_to_wire(job_limits),
+            slurm_compatible_env=hooks.slurm_compatible_env,
             task_prolog_failure=wire.task_action_to_wire(effective(hooks).task_prolog_failure),
         )
 
@@ -191,6 +192,7 @@ def task_hooks(hooks: HookSettings, step: StepSpec) -> Iterator[pb.TaskHook]:
 
 
 def _task_hook(hooks: HookSettings, point: HookPoint, plan: Plan, *, is_trusted: bool) -> pb.TaskHook:
+    profile, is_epilog = effective(hooks), CONTRACTS[point].phase is Phase.AFTER
     return pb.TaskHook(
         point=wire.hook_point_to_wire(point),
         scripts=plan.scripts,
@@ -200,4 +202,6 @@ def _task_hook(hooks: HookSettings, point: HookPoint, plan: Plan, *, is_trusted:
         trusted_owner=is_trusted,
         grace_s=hooks.grace_s,
         notes=plan.notes,
+        shows_stderr=is_epilog and profile.task_epilog_output is TaskEpilogOutput.SHOWN,
+        original_environment=is_epilog and profile.task_epilog_view is TaskEpilogView.STEP,
     )

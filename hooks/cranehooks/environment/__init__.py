@@ -96,7 +96,7 @@ def task_environment(
 
 
 def task_hook_environment(
-    point: HookPoint, environment: Mapping[str, str], *, task_pid: int | None = None, slurm: bool | None = None
+    point: HookPoint, environment: Mapping[str, str], *, task_pid: int | None = None, slurm: bool = False
 ) -> dict[str, str]:
     """What a task's hook sees: the task's environment as it is then, and which hook this is.
 
@@ -104,16 +104,15 @@ def task_hook_environment(
         point: The hook.
         environment: The task's, with what earlier hooks exported.
         task_pid: Of the task, where it is known.
-        slurm: Whether the SLURM_* twins are wanted; None: if the task has them.
+        slurm: Whether the SLURM_* twins are wanted.
     """
-    wants_slurm = "SLURM_JOB_ID" in environment if slurm is None else slurm
     context, slurm_context = SCRIPT_CONTEXTS[point]
     added = {"CRANE_SCRIPT_CONTEXT": context}
-    if wants_slurm:
+    if slurm:
         added["SLURM_SCRIPT_CONTEXT"] = slurm_context
     if task_pid is not None:
         added["CRANE_TASK_PID"] = str(task_pid)
-        if wants_slurm:
+        if slurm:
             added["SLURM_TASK_PID"] = str(task_pid)
     return {**environment, **added}
 

@@ -4,7 +4,7 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
-from cranehooks.execution.engine import Engine, OnScriptStarted
+from cranehooks.execution.engine import Engine, OnScriptStarted, OnStderr
 from cranehooks.model.ids import RunId
 from cranehooks.model.run import HookRun, RunSpec
 
@@ -36,8 +36,8 @@ class AsyncEngine:
     def active(self) -> frozenset[RunId]:
         return self._engine.active
 
-    async def run(self, spec: RunSpec, on_started: OnScriptStarted | None = None) -> HookRun:
-        """Run a hook to its end.
+    async def run(self, spec: RunSpec, on_started: OnScriptStarted | None = None, on_stderr: OnStderr | None = None) -> HookRun:
+        """Run a hook to its end; see `Engine.start` for what is told on the way.
 
         Cancellation stops the run (TERM, grace, KILL) and waits until it has ended; a second one kills it now.
 
@@ -45,7 +45,7 @@ class AsyncEngine:
             ValueError: a run of that key is under way.
         """
         done: asyncio.Future[HookRun] = self._loop.create_future()
-        self._engine.start(spec, done.set_result, on_started)
+        self._engine.start(spec, done.set_result, on_started, on_stderr)
         self._arm()
         cancellations = 0
         while not done.done():

@@ -1,10 +1,28 @@
 """Keeps the beginning and the end of what a script writes, in bounded memory, and counts the rest."""
 
+import re
 from collections import deque
 from typing import Literal
 
 Undecodable = Literal["replace", "surrogateescape"]
 """What bytes that are no UTF-8 become."""
+
+
+_MARKER = re.compile(rb"\n?\[\.\.\. ([0-9]+) bytes dropped \.\.\.\]\n")
+
+
+def whole_lines(kept: bytes, written_bytes: int) -> bytes:
+    """What was kept of so many bytes, without the two lines that were cut where some were dropped."""
+    if len(kept) == written_bytes:
+        return kept
+    for marker in _MARKER.finditer(kept):
+        head, tail = kept[: marker.start()], kept[marker.end() :]
+        # A script may print such a line itself. The newline before it is the script's where the head had room for it.
+        if written_bytes - int(marker[1]) - len(head) - len(tail) in (0, 1):
+            is_cut = written_bytes - int(marker[1]) == len(head) + len(tail)
+            before = head[: head.rfind(b"\n") + 1] if is_cut else head + b"\n"
+            return before + tail.partition(b"\n")[2]
+    return b""
 
 
 class Capture:

@@ -4,31 +4,47 @@ A host calls `poll` when `fileno` is readable or `next_deadline` has come; every
 """
 
 import errno
+import functools
 import os
+import pwd
 import select
 import signal
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from cranehooks import lifecycle
 from cranehooks.execution import scripts
 from cranehooks.execution.capture import Capture, Undecodable
-from cranehooks.execution.child import Stage
 from cranehooks.execution.containment.cells import Cell, Containment
 from cranehooks.execution.process import OWNED_PIDS, Process, SpawnError, SpawnRequest, reap_orphans, spawn
-from cranehooks.execution.records import BegunScript, record_of
 from cranehooks.lifecycle import Strength, Timer
 from cranehooks.model.ids import RunId
-from cranehooks.model.run import HookRun, Leftover, RunSpec, ScriptStarted
+from cranehooks.model.outcome import OK
+from cranehooks.model.run import HookRun, Leftover, RunSpec, ScriptRun, ScriptStarted
 
 OnFinished = Callable[[HookRun], None]
 OnScriptStarted = Callable[[ScriptStarted], None]
+OnStderr = Callable[[bytes], None]
 
 _READ_BYTES = 1 << 16
 _LAST_READS = 32
 """Enough for the largest pipe an ordinary user can make; more means that somebody else keeps writing."""
+
+
+@dataclass(slots=True)
+class _Script:
+    """The script under way, or one that has been."""
+
+    path: str
+    started_at: float
+    started_mono: float
+    duration_s: float = 0.0
+    sha256: str = ""
+    interpreter: str = ""
+    capture: Capture | None = None
 
 
 @dataclass(slots=True)
@@ -43,19 +59,17 @@ class _Active:
     started_mono: float
     cell: Cell | None = None
     process: Process | None = None
-    pipe_fd: int = -1
+    on_stderr: OnStderr | None = None
+    pipes: dict[int, OnStderr | None] = field(default_factory=dict)
+    """What the script under way writes into, by our end; and who is told besides the capture."""
     wake_fds: set[int] = field(default_factory=set)
     deadlines: dict[Timer, float] = field(default_factory=dict)
-    scripts: list[BegunScript] = field(default_factory=list)
+    scripts: list[_Script] = field(default_factory=list)
     leftovers: dict[int, Leftover] = field(default_factory=dict)
     is_killed: bool = False
     """KILL went to everything of the script under way: what is found dying afterwards was not left behind."""
     is_cell_spent: bool = False
     """The cell has been killed: the next script needs a new one."""
-    not_enforced: tuple[str, ...] = ()
-    """Limits that do not hold here."""
-    oom_kills: int = 0
-    """In the cell, by the scripts before this one."""
 
     @property
     def run_id(self) -> RunId:
@@ -113,8 +127,16 @@ class Engine:
         deadline = self.next_deadline()
         return None if deadline is None else max(0.0, deadline - self._clock())
 
-    def start(self, spec: RunSpec, on_finished: OnFinished, on_script_started: OnScriptStarted | None = None) -> None:
+    def start(
+        self,
+        spec: RunSpec,
+        on_finished: OnFinished,
+        on_script_started: OnScriptStarted | None = None,
+        on_stderr: OnStderr | None = None,
+    ) -> None:
         """Begin a run. `on_finished` is called exactly once, from a later `poll`; the first script may start in here.
+
+        `on_stderr` hears what the scripts write to their standard error, all of it, as it comes; it is captured as ever.
 
         Raises:
             ValueError: a run of that key is under way.
@@ -123,7 +145,7 @@ class Engine:
         if run_id in self.active:
             raise ValueError(f"hook run {run_id} is under way")
         state = lifecycle.Run(lifecycle.Limits.of(spec))
-        run = _Active(spec, state, on_finished, on_script_started, time.time(), self._clock())
+        run = _Active(spec, state, on_finished, on_script_started, time.time(), self._clock(), on_stderr=on_stderr)
         self._active[run_id] = run
         self._feed(run, lifecycle.Begin())
 
@@ -208,8 +230,8 @@ class Engine:
         self._feed(run, lifecycle.ProcessExited(status))
 
     def _pipe_ready(self, run: _Active, fd: int) -> None:
-        if fd == run.pipe_fd and not self._read_once(run):
-            self._close_pipe(run)
+        if fd in run.pipes and not self._read_once(run, fd):
+            self._close_pipe(run, fd)
 
     def _cell_ready(self, run: _Active) -> None:
         if run.state.phase is lifecycle.Phase.REAPING and run.cell is not None and run.wake_fds:
@@ -243,7 +265,7 @@ class Engine:
     def _spawn(self, run: _Active, index: int) -> lifecycle.Event:
         spec = run.spec
         path = spec.scripts[index]
-        script = BegunScript(path, time.time(), self._clock())
+        script = _Script(path, time.time(), self._clock())
         run.scripts.append(script)
         run.leftovers.clear()
         run.is_killed = run.is_cell_spent = False
@@ -255,15 +277,11 @@ class Engine:
         try:
             if run.cell is None:
                 name = run.run_id
-                run.cell = (
-                    self._containment.create(name, limits=spec.limits)
-                    if spec.cgroup is None
-                    else self._containment.create_inside(spec.cgroup, name, limits=spec.limits)
-                )
-                run.not_enforced, run.oom_kills = run.cell.not_enforced, 0
+                make_inside = self._containment.create_inside
+                run.cell = self._containment.create(name) if spec.cgroup is None else make_inside(spec.cgroup, name)
             run.process = self._spawn_in(run, run.cell, script)
         except SpawnError as error:
-            return lifecycle.SpawnFailed(error.errno, _spawn_detail(error, script))
+            return lifecycle.SpawnFailed(error.errno, scripts.spawn_detail(error, script.interpreter))
         except OSError as error:
             return lifecycle.SpawnFailed(error.errno or errno.EIO, f"containment: {error.strerror}")
         run.cell.started(run.process.pid)
@@ -273,52 +291,53 @@ class Engine:
             run.on_script_started(ScriptStarted(run.run_id, index, path, script.sha256, process.pid, process.start_time))
         return lifecycle.Started()
 
-    def _spawn_in(self, run: _Active, cell: Cell, script: BegunScript) -> Process:
+    def _spawn_in(self, run: _Active, cell: Cell, script: _Script) -> Process:
         spec = run.spec
-        stdin: int | None = 0
-        stdout, stderr, read_fd = 1, 2, -1
-        if not spec.inherit_stdio:
-            stdin = None
-            read_fd, stdout = os.pipe2(os.O_CLOEXEC)
-            stderr = stdout
-            if spec.credentials is not None and spec.credentials.uid != os.geteuid():
-                # So that the script may open /dev/stderr.
-                os.fchown(stdout, spec.credentials.uid, spec.credentials.gid)
-        request = SpawnRequest(
-            path=script.path,
-            argv=(script.path, *spec.arguments),
-            environment=spec.environment,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            cwd=spec.cwd,
-            credentials=spec.credentials,
-            cgroup_fd=cell.cgroup_fd,
-            entry_fds=tuple(cell.entry_fds),
-            oom_score_adj=self._oom_score_adj,
-            parent_death_signal=signal.SIGKILL,
-            child_subreaper=cell.wants_subreaper,
-        )
-        try:
-            process = spawn(request)
-        except BaseException:
-            if read_fd >= 0:
-                os.close(read_fd)
-            raise
-        finally:
-            if read_fd >= 0:
-                os.close(stdout)
-        if read_fd >= 0:
-            os.set_blocking(read_fd, False)
-            run.pipe_fd = read_fd
+        pipes: dict[int, OnStderr | None] = {}
+        with ExitStack() as lent, ExitStack() as ours:
+
+            def pipe(listener: OnStderr | None) -> int:
+                read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+                ours.callback(os.close, read_fd)
+                lent.callback(os.close, write_fd)
+                os.set_blocking(read_fd, False)
+                if spec.credentials is not None and spec.credentials.uid != os.geteuid():
+                    # So that the script may open /dev/stderr.
+                    os.fchown(write_fd, spec.credentials.uid, spec.credentials.gid)
+                pipes[read_fd] = listener
+                return write_fd
+
+            stdin, stdout, stderr = (0, 1, 2) if spec.inherit_stdio else (None, pipe(None), None)
+            if run.on_stderr is not None and not spec.inherit_stdio:
+                stderr = pipe(run.on_stderr)
+            process = spawn(
+                SpawnRequest(
+                    path=script.path,
+                    argv=(script.path, *spec.arguments),
+                    environment=spec.environment,
+                    stdin=stdin,
+                    stdout=stdout,
+                    stderr=stderr,
+                    cwd=spec.cwd,
+                    credentials=spec.credentials,
+                    cgroup_fd=cell.cgroup_fd,
+                    entry_fds=tuple(cell.entry_fds),
+                    oom_score_adj=self._oom_score_adj,
+                    parent_death_signal=signal.SIGKILL,
+                    child_subreaper=cell.wants_subreaper,
+                )
+            )
+            ours.pop_all()
+        run.pipes = pipes
+        if pipes:
             script.capture = Capture(spec.output_limit_bytes)
+        for read_fd in pipes:
             self._watch(read_fd, select.EPOLLIN, lambda fd: self._pipe_ready(run, fd))
         return process
 
     def _keep_leftovers(self, run: _Active, cell: Cell) -> lifecycle.Event | None:
         """Leave alone what lives, with a cell of its own; where that cannot be noted it is killed."""
         self._drain(run)
-        _note_oom_kills(run, cell)
         kept = tuple(cell.members())
         if kept:
             try:
@@ -341,7 +360,6 @@ class Engine:
         if not is_empty:
             return None
         self._drain(run)
-        _note_oom_kills(run, cell)
         if run.is_cell_spent or run.is_killed:
             cell.remove()
             run.cell = None
@@ -360,12 +378,7 @@ class Engine:
         if run.cell is not None:
             run.cell.remove()
         del self._active[run.run_id]
-        self._ended.append((run.on_finished, self._record(run, ends)))
-
-    def _record(self, run: _Active, ends: tuple[lifecycle.ScriptEnd, ...]) -> HookRun:
-        notes = (f"limits of {', '.join(run.not_enforced)} do not hold here",) if run.not_enforced else ()
-        duration_s = self._clock() - run.started_mono
-        return record_of(run.spec, run.started_at, duration_s, run.scripts, ends, notes, self._undecodable)
+        self._ended.append((run.on_finished, _record(run, ends, self._clock(), self._undecodable)))
 
     # ---- descriptors
 
@@ -390,42 +403,33 @@ class Engine:
                 continue
         run.wake_fds = {fd for fd, _ in wanted}
 
-    def _read_once(self, run: _Active) -> bool:
+    def _read_once(self, run: _Active, fd: int) -> bool:
         """Take what is in the pipe; False at its end."""
-        capture = run.scripts[-1].capture
+        capture, listener = run.scripts[-1].capture, run.pipes[fd]
         try:
-            data = os.read(run.pipe_fd, _READ_BYTES)
+            data = os.read(fd, _READ_BYTES)
         except BlockingIOError:
             return True
         if capture is not None:
             capture.feed(data)
+        if listener is not None and data:
+            listener(data)
         return bool(data)
 
     def _drain(self, run: _Active) -> None:
-        """Take what the script wrote last, and close its pipe."""
-        if run.pipe_fd < 0:
-            return
-        capture = run.scripts[-1].capture
-        for _ in range(_LAST_READS):
-            before = capture.written_bytes if capture else 0
-            if not self._read_once(run) or (capture and capture.written_bytes == before):
-                break
-        self._close_pipe(run)
+        """Take what the script wrote last, and close its pipes."""
+        capture = run.scripts[-1].capture if run.scripts else None
+        for fd in tuple(run.pipes):
+            for _ in range(_LAST_READS):
+                before = capture.written_bytes if capture else 0
+                if not self._read_once(run, fd) or (capture and capture.written_bytes == before):
+                    break
+            self._close_pipe(run, fd)
 
-    def _close_pipe(self, run: _Active) -> None:
-        self._epoll.unregister(run.pipe_fd)
-        del self._handlers[run.pipe_fd]
-        os.close(run.pipe_fd)
-        run.pipe_fd = -1
-
-
-def _note_oom_kills(run: _Active, cell: Cell) -> None:
-    """Blame the script that has just ended for processes killed for want of memory since the one before."""
-    if run.spec.limits is None:
-        return
-    kills = cell.usage().oom_kills or 0
-    run.scripts[-1].oom_kills = kills - run.oom_kills
-    run.oom_kills = kills
+    def _close_pipe(self, run: _Active, fd: int) -> None:
+        self._epoll.unregister(fd)
+        del self._handlers[fd], run.pipes[fd]
+        os.close(fd)
 
 
 def _signal_all(cell: Cell | None, strength: Strength) -> None:
@@ -440,16 +444,42 @@ def _signal_all(cell: Cell | None, strength: Strength) -> None:
             cell.kill()
 
 
-def _spawn_detail(error: SpawnError, script: BegunScript) -> str:
-    """What the errno alone does not say."""
-    if error.stage is not Stage.EXEC:
-        return f"{error.stage.value}: {os.strerror(error.errno).lower()}"
-    match error.errno:
-        case errno.ENOEXEC:
-            return "has no #! line and is no program"
-        case errno.ENOENT if script.interpreter:
-            return f"its interpreter {script.interpreter} does not exist"
-        case errno.EACCES if script.interpreter:
-            return f"its interpreter {script.interpreter} may not be executed, or the file system is mounted noexec"
-        case _:
-            return os.strerror(error.errno).lower()
+def _record(run: _Active, ends: tuple[lifecycle.ScriptEnd, ...], now: float, undecodable: Undecodable) -> HookRun:
+    records = []
+    for end in ends:
+        path = run.spec.scripts[end.index]
+        # A script refused because time was up, or stop was asked for, was never begun.
+        begun = run.scripts[end.index] if end.index < len(run.scripts) else _Script(path, time.time(), now)
+        capture = begun.capture
+        records.append(
+            ScriptRun(
+                path,
+                end.outcome,
+                begun.started_at,
+                begun.duration_s,
+                begun.sha256,
+                capture.text(undecodable) if capture else "",
+                capture.written_bytes if capture else 0,
+                end.leftovers,
+                end.kept,
+            )
+        )
+    outcome = next((record.outcome for record in records if not record.outcome.ok), OK)
+    uid = run.spec.credentials.uid if run.spec.credentials else os.geteuid()
+    return HookRun(
+        run.spec.key,
+        run.spec.user or _user_name(uid),
+        run.started_at,
+        now - run.started_mono,
+        outcome,
+        tuple(records),
+        notes=run.spec.notes,
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+from cranehooks.execution.child import Stage
+from cranehooks.execution.process import SpawnError
 from cranehooks.plan import PatternMatch, Plan, PlanFailure, order_scripts
 from cranehooks.profiles import DirectoryEntry, Profile
 
@@ -253,3 +255,18 @@ def _cause(error: OSError) -> str:
             return "changed into a symbolic link while it was looked at, or its links go in a circle"
         case _:
             return f"cannot be opened: {os.strerror(error.errno or 0).lower()}"
+
+
+def spawn_detail(error: SpawnError, interpreter: str) -> str:
+    """What the errno alone does not say."""
+    if error.stage is not Stage.EXEC:
+        return f"{error.stage.value}: {os.strerror(error.errno).lower()}"
+    match error.errno:
+        case errno.ENOEXEC:
+            return "has no #! line and is no program"
+        case errno.ENOENT if interpreter:
+            return f"its interpreter {interpreter} does not exist"
+        case errno.EACCES if interpreter:
+            return f"its interpreter {interpreter} may not be executed, or the file system is mounted noexec"
+        case _:
+            return os.strerror(error.errno).lower()

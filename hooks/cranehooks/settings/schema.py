@@ -297,6 +297,12 @@ class HookSection(Section):
     """Seconds where no timeout is given. Default: the profile's (60 or 300)."""
     timeouts_cover_task_hooks: bool | None = None
     """Whether PrologTimeout and EpilogTimeout bound the task hooks too; otherwise DefaultTimeout does. Default: the profile's (Crane: yes)."""
+    task_epilog_environment: Annotated[str | None, *_override("TaskEpilogEnvironment")] = None
+    """Which environment TaskEpilog and `--task-epilog` have: the `task`'s as it ended up, or the `step`'s, which is the task's before
+    TaskProlog changed it. Default: the profile's (Crane: task, Slurm: step)."""
+    task_epilog_stderr: Annotated[str | None, *_override("TaskEpilogStderr")] = None
+    """What becomes of what TaskEpilog and `--task-epilog` write to standard error: `kept` with the job, or also `shown` in the standard
+    error of the node's first task. Default: the profile's (Crane: kept, Slurm: shown)."""
     allowed_prolog_flags: Annotated[
         frozenset[PrologFlag] | None,
         BeforeValidator(lambda value: None if value is None else parse_flags(value)),
@@ -335,6 +341,8 @@ class HookSection(Section):
             "TimeoutPrecedence": self.timeout_precedence,
             "DefaultTimeout": self.default_timeout,
             "TimeoutsCoverTaskHooks": self.timeouts_cover_task_hooks,
+            "TaskEpilogEnvironment": self.task_epilog_environment,
+            "TaskEpilogStderr": self.task_epilog_stderr,
             "AllowedPrologFlags": self.allowed_prolog_flags,
         }
         return {key: _override_text(value) for key, value in given.items() if value is not None}

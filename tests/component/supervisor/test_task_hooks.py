@@ -58,6 +58,89 @@ async def test_directives_change_the_task_and_what_comes_after(craned: Superviso
     assert craned.said.hook_runs()[-1].scripts[0].output == "epilog sees yes\n"
 
 
+async def test_an_epilog_may_see_the_task_as_it_was_before_its_prolog(craned: SupervisorPeer) -> None:
+    bootstrap = craned.bootstrap("sh", "-c", "echo $GREETING")
+    bootstrap.hooks.append(craned.hook(TASK_PROLOG, "echo export GREETING=hello"))
+    for point in (STEP_TASK_EPILOG, TASK_EPILOG):
+        hook = craned.hook(point, 'echo "sees ${GREETING-nothing}, task ${CRANE_TASK_PID:+has been}"')
+        hook.original_environment = True
+        bootstrap.hooks.append(hook)
+    await craned.run(bootstrap)
+    assert craned.said.stdout() == b"hello\n"
+    assert [run.scripts[0].output for run in craned.said.hook_runs()[1:]] == ["sees nothing, task has been\n"] * 2
+
+
+async def test_an_epilog_may_be_heard_in_the_stderr_of_the_first_task(craned: SupervisorPeer) -> None:
+    bootstrap = craned.bootstrap("sh", "-c", "echo task >&2", task_ids=(4, 5))
+    hook = craned.hook(TASK_EPILOG, "echo out; echo epilog >&2")
+    hook.shows_stderr = True
+    bootstrap.hooks.append(hook)
+    bootstrap.hooks.append(craned.hook(STEP_TASK_EPILOG, "echo unheard >&2"))
+    await craned.run(bootstrap)
+    assert sorted(craned.said.stderr(4).split()) == [b"epilog", b"epilog", b"task"]
+    assert craned.said.stderr(5) == b"task\n"
+    assert craned.said.stdout(4) == craned.said.stdout(5) == b""
+    kept = [run.scripts[0].output for run in craned.said.hook_runs() if run.point == TASK_EPILOG]
+    assert [sorted(output.split()) for output in kept] == [["epilog", "out"]] * 2
+
+
+async def test_a_flood_from_an_epilog_is_shown_in_part(craned: SupervisorPeer) -> None:
+    bootstrap = craned.bootstrap("true", output_limit_bytes=4096)
+    hook = craned.hook(TASK_EPILOG, "head -c 300000 /dev/zero | tr '\\0' x >&2")
+    hook.shows_stderr = True
+    bootstrap.hooks.append(hook)
+    await craned.run(bootstrap)
+    assert craned.said.stderr() == b"x" * 4096 + b"\n[... more is not shown ...]\n"
+    [told] = craned.said.hook_runs()[0].scripts
+    assert told.output_bytes == 300000
+
+
+async def test_a_task_with_slurm_names_keeps_the_context_of_its_prolog(craned: SupervisorPeer) -> None:
+    bootstrap = craned.bootstrap("sh", "-c", "echo ${SLURM_SCRIPT_CONTEXT-unset} ${CRANE_SCRIPT_CONTEXT-unset}")
+    bootstrap.slurm_compatible_env = True
+    bootstrap.hooks.append(craned.hook(TASK_PROLOG, "true"))
+    bootstrap.hooks.append(craned.hook(TASK_EPILOG, "echo $SLURM_SCRIPT_CONTEXT"))
+    await craned.run(bootstrap)
+    assert craned.said.stdout() == b"prolog_task unset\n"
+    assert craned.said.hook_runs()[-1].scripts[0].output == "epilog_task\n"
+
+
+async def test_a_task_prolog_can_take_the_context_away(craned: SupervisorPeer) -> None:
+    bootstrap = craned.bootstrap("sh", "-c", "echo ${SLURM_SCRIPT_CONTEXT-unset}")
+    bootstrap.slurm_compatible_env = True
+    bootstrap.hooks.append(craned.hook(TASK_PROLOG, "echo unset SLURM_SCRIPT_CONTEXT"))
+    await craned.run(bootstrap)
+    assert craned.said.stdout() == b"unset\n"
+
+
+async def test_slurm_names_are_the_profiles_matter_not_the_users(craned: SupervisorPeer) -> None:
+    bootstrap = craned.bootstrap("sh", "-c", "echo ${SLURM_SCRIPT_CONTEXT-unset}")
+    bootstrap.tasks[0].environment["SLURM_JOB_ID"] = "7"
+    bootstrap.hooks.append(craned.hook(TASK_PROLOG, "echo print ${SLURM_SCRIPT_CONTEXT-unset}"))
+    await craned.run(bootstrap)
+    assert craned.said.stdout() == b"unset\nunset\n"
+
+
+async def test_what_a_killed_task_prolog_printed_is_not_for_the_task(craned: SupervisorPeer) -> None:
+    bootstrap = craned.bootstrap("true")
+    bootstrap.hooks.append(craned.hook(TASK_PROLOG, "echo print words; echo export MADE=dir; kill -9 $$"))
+    bootstrap.hooks.append(craned.hook(TASK_EPILOG, "echo cleans $MADE"))
+    await craned.run(bootstrap)
+    assert craned.said.stdout() == b""
+    assert craned.said.hook_runs()[-1].scripts[0].output == "cleans dir\n"
+
+
+async def test_a_directive_that_was_cut_is_none(craned: SupervisorPeer) -> None:
+    bootstrap = craned.bootstrap("sh", "-c", "echo ${CUT-unset} ${FIRST-unset} ${LAST-unset}", output_limit_bytes=4096)
+    hook = "echo export FIRST=1; printf 'export CUT='; head -c 9000 /dev/zero | tr '\\0' x; echo; echo export LAST=1"
+    bootstrap.hooks.append(craned.hook(TASK_PROLOG, hook))
+    await craned.run(bootstrap)
+    assert craned.said.stdout() == b"unset 1 1\n"
+    [note] = craned.said.hook_runs()[0].notes
+    assert note.startswith("hook_point_task_prolog.sh wrote 90")
+    assert note.endswith("MaxOutputSize is 4096: directives in what was dropped were not obeyed")
+
+
 async def test_a_changed_path_finds_the_program(craned: SupervisorPeer) -> None:
     tool = craned.home / "work" / "tool"
     tool.write_text("#!/bin/sh\necho found\n")
@@ -71,7 +154,7 @@ async def test_a_changed_path_finds_the_program(craned: SupervisorPeer) -> None:
 async def test_binary_output_of_a_task_prolog_does_no_harm(craned: SupervisorPeer) -> None:
     bootstrap = craned.bootstrap("sh", "-c", "echo $AFTER")
     bootstrap.hooks.append(
-        craned.hook(TASK_PROLOG, "head -c 300000 /dev/urandom; echo; printf '\\0\\377\\n'; echo export AFTER=fine")
+        craned.hook(TASK_PROLOG, "head -c 300000 /dev/urandom | tr '\\0' 1; echo; printf '\\377\\n'; echo export AFTER=fine")
     )
     end = await craned.run(bootstrap)
     assert end.tasks[0].exit.code == 0

@@ -27,8 +27,17 @@ DIRECTIVES: Mapping[str, tuple[str, ...]] = {
     "carriage return": ("export T_RETURN=x\r",),
     "bytes beyond ASCII": ("export T_UTF=ä€",),
     "odd name": ("export T-ODD.NAME=x",),
+    "name of a function": ("export T_FUNCTION%%=() {  echo hello; }",),
+    "unset of an odd name": ("export T-GONE.NAME=1", "unset T-GONE.NAME"),
+    "form feed after the word": ("export \fT_FEED=x",),
+    "form feed before the equals sign": ("export T_FEED_AFTER\f=x",),
+    "carriage return after unset": ("export T_GONE_AS_WELL=1", "unset T_GONE_AS_WELL\r"),
 }
 """What a TaskProlog prints, line by line."""
+
+
+MOST_BYTES = 128 * 1024 - 1
+"""Of a variable, name, equals sign, value and end byte together."""
 
 
 @comparison("TaskProlog/directives")
@@ -72,12 +81,38 @@ def prints_of_a_task_prolog(stage: Stage) -> Mapping[str, str]:
         "with quotes": "printf 'print \"a\" $HOME\\n'",
         "on stderr": "printf 'print hello\\n' >&2",
         "noise on stderr": "printf 'noise\\n' >&2; printf 'print hello\\n'",
+        "blank text": "printf 'print \\nprint   \\nprint done\\n'",
+        "leading tab": "printf 'print \\t\\fhello\\n'",
+        "carriage return": "printf 'print hello\\r\\n'",
         "export on stderr": "printf 'export T_ERR=x\\n' >&2",
     }
     for name, command in cases.items():
         stage.hook("TaskProlog", command)
         result = stage.srun("sh", "-c", "echo task $T_ERR")
         rows[name] = f"{result.stdout!r} {result.stderr!r}"
+    stage.idle()
+    return rows
+
+
+@comparison("TaskProlog/odd output")
+def odd_output_of_a_task_prolog(stage: Stage) -> Mapping[str, str]:
+    rows: dict[str, str] = {}
+    cases = {
+        "after a NUL": b"export T_A=1\nexport T_B=2\0\nexport T_C=3\n",
+        "name with a blank": b"export T_A B=1\n",
+        "no name": b"export =1\nexport T_A=1\n",
+        "bytes that are no text": b"export T_A=\xff\xfe\n",
+        "as long as may be": b"export T_A=%s\nexport T_B=1\n" % (b"x" * (MOST_BYTES - len("T_A") - 2)),
+        "too long": b"export T_A=%s\nexport T_B=1\n" % (b"x" * (MOST_BYTES - len("T_A") - 1)),
+    }
+    look = "/usr/bin/tr '\\0' '\\n' < /proc/$$/environ | /bin/grep -a ^T_ | /bin/sed 's/xxxxx*/longer/' | /usr/bin/od -An -c -w99"
+    for name, output in cases.items():
+        path = stage.notes / "output"
+        path.write_bytes(output)
+        path.chmod(0o644)
+        stage.hook("TaskProlog", f"/bin/cat {path}")
+        result = stage.srun("sh", "-c", look)
+        rows[name] = " ".join(result.stdout.split())
     stage.idle()
     return rows
 
@@ -128,6 +163,12 @@ def task_prolog_fails_with_words(stage: Stage) -> Mapping[str, str]:
 def task_prolog_is_killed(stage: Stage) -> Mapping[str, str]:
     stage.hook("TaskProlog", "kill -9 $$")
     return failed_step(stage)
+
+
+@comparison("TaskProlog/killed by a signal, output")
+def task_prolog_is_killed_after_words(stage: Stage) -> Mapping[str, str]:
+    stage.hook("TaskProlog", "echo print words", "kill -9 $$")
+    return {"stdout": repr(stage.srun("true").stdout)}
 
 
 @comparison("TaskProlog/missing")

@@ -29,6 +29,8 @@ a timeout covers                the whole list                                  
 PrologEpilogTimeout             overrides both                                                 TimeoutPrecedence         CraneSched Prolog/Epilog guide, current edition: overrides
 default timeout                 60 s                                                           DefaultTimeout            CraneSched Prolog/Epilog guide, current edition: 60
 task hooks are bounded by       PrologTimeout, EpilogTimeout                                   TimeoutsCoverTaskHooks    CraneSched Prolog/Epilog guide, current edition
+TaskEpilog's environment        the task's, with what TaskProlog exported                      TaskEpilogEnvironment     ours, to find again what TaskProlog made; CraneSched's code: the step's alone
+TaskEpilog's output             kept with the job                                              TaskEpilogStderr          ours: CraneSched's code drops it
 flags                           Contain, RunInJob, Serial                                      AllowedPrologFlags        CraneSched Prolog/Epilog guide, current edition
 SLURM_* variables               no                                                             EnableSlurmCompatibleEnv  ours: CRANE_* names alone
 

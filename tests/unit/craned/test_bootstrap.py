@@ -142,3 +142,28 @@ def test_a_task_hook_tells_what_was_passed_over(tmp_path: Path) -> None:
     (hook,) = task_hooks(settings, STEP_0)
     assert list(hook.scripts) == [f"{tmp_path}/10-a.sh"]
     assert list(hook.notes) == [f"passed over in {tmp_path}: 10-a.sh~ (name)"]
+
+
+@pytest.mark.parametrize(
+    ("profile", "overrides", "is_slurms"),
+    [
+        ("crane-requeue", {}, False),
+        ("crane-fail", {}, False),
+        ("slurm", {}, True),
+        ("sunk", {}, True),
+        ("slurm", {"TaskEpilogEnvironment": "task", "TaskEpilogStderr": "kept"}, False),
+    ],
+)
+def test_what_task_epilogs_see_and_who_hears_them_is_the_profiles(
+    tmp_path: Path, profile: str, overrides: dict[str, str], is_slurms: bool
+) -> None:
+    (tmp_path / "hook").touch(0o755)
+    patterns = dict.fromkeys((HookPoint.TASK_PROLOG, HookPoint.TASK_EPILOG), (f"{tmp_path}/hook",))
+    settings = replace(settings_of(tmp_path, profile=profile), patterns=patterns, overrides=overrides)
+    hooks = list(task_hooks(settings, replace(STEP_0, task_prolog="/home/own", task_epilog="/home/own")))
+    assert {hook_point_from_wire(hook.point).value: (hook.shows_stderr, hook.original_environment) for hook in hooks} == {
+        "TaskProlog": (False, False),
+        "--task-prolog": (False, False),
+        "TaskEpilog": (is_slurms, is_slurms),
+        "--task-epilog": (is_slurms, is_slurms),
+    }

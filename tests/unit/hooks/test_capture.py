@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cranehooks.execution.capture import Capture
+from cranehooks.execution.capture import Capture, whole_lines
 
 PIECES = st.lists(st.binary(max_size=40), max_size=30)
 
@@ -23,6 +23,23 @@ def test_keeps_head_and_tail_and_counts_the_rest(pieces: list[bytes], limit: int
     marker = b"[... %d bytes dropped ...]\n" % (len(everything) - limit)
     assert capture.value() in (head + marker + tail, head + b"\n" + marker + tail)
     assert capture.dropped_bytes == len(everything) - limit
+
+
+@given(
+    pieces=PIECES | st.lists(st.sampled_from([b"ab\n", b"c", b"\n", b"[... 4 bytes dropped ...]\n"]), max_size=30),
+    limit=st.integers(0, 64),
+)
+def test_whole_lines_are_lines_that_were_written(pieces: list[bytes], limit: int) -> None:
+    capture = Capture(limit)
+    for piece in pieces:
+        capture.feed(piece)
+    everything = b"".join(pieces)
+    whole = whole_lines(capture.value(), capture.written_bytes)
+    if len(everything) <= limit:
+        assert whole == everything
+        return
+    head, tail = everything[: limit - limit // 2], everything[len(everything) - limit // 2 :]
+    assert whole == head[: head.rfind(b"\n") + 1] + tail.partition(b"\n")[2]
 
 
 def test_the_marker_stands_on_a_line_of_its_own() -> None:

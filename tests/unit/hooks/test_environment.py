@@ -441,14 +441,14 @@ def test_variables_of_an_outer_job_do_not_leak() -> None:
 def test_task_hooks_see_the_task_environment(point: HookPoint) -> None:
     task = {"HOME": "/h", "A": "exported", "SLURM_JOB_ID": "42"}
     word = "prolog_task" if "PROLOG" in point.name else "epilog_task"
-    assert task_hook_environment(point, task, task_pid=77) == {
+    assert task_hook_environment(point, task, task_pid=77, slurm=True) == {
         **task,
         "CRANE_SCRIPT_CONTEXT": word,
         "SLURM_SCRIPT_CONTEXT": word,
         "CRANE_TASK_PID": "77",
         "SLURM_TASK_PID": "77",
     }
-    assert task_hook_environment(point, {}) == {"CRANE_SCRIPT_CONTEXT": word}
+    assert task_hook_environment(point, {"SLURM_JOB_ID": "7"}) == {"SLURM_JOB_ID": "7", "CRANE_SCRIPT_CONTEXT": word}
 
 
 TEXT = st.text(max_size=30)

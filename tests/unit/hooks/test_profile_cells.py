@@ -34,6 +34,8 @@ timeout_cover             | TimeoutCovers            | the whole list | = | each
 shared_timeout            | TimeoutPrecedence        | overrides both | = | default of both | =
 default_timeout_s         | DefaultTimeout           | 60 s | = | 300 s | =
 timeouts_cover_task_hooks | TimeoutsCoverTaskHooks   | PrologTimeout, EpilogTimeout | = | 300 s, always | =
+task_epilog_view          | TaskEpilogEnvironment    | the task's, with what TaskProlog exported | = | the task's, as it was before TaskProlog | =
+task_epilog_output        | TaskEpilogStderr         | kept with the job | = | kept with the job; stderr also in that of the node's first task | =
 flags                     | AllowedPrologFlags       | Alloc, Contain, ForceRequeueOnFail, NoHold, RunInJob, Serial | Contain, RunInJob, Serial | Alloc, Contain, DeferBatch, ForceRequeueOnFail, NoHold, RunInJob, Serial, X11 | =
 slurm_environment         | EnableSlurmCompatibleEnv | no | = | yes | =
 """

@@ -66,16 +66,15 @@ class SessionCell:
         return [Leftover(pid, command_of(pid)) for pid in self._live()]
 
     def is_empty(self) -> bool:
-        while True:
-            live = self._live()
-            for pid in self._watched.keys() - live.keys():
-                os.close(self._watched.pop(pid))
-            for pid in live.keys() - self._watched.keys():
+        live = self._live()
+        for pid in self._watched.keys() - live.keys():
+            os.close(self._watched.pop(pid))
+        for pid in live:
+            if pid not in self._watched:
                 with contextlib.suppress(ProcessLookupError):
                     self._watched[pid] = os.pidfd_open(pid)
-            # Those that have gone since leave nothing to wait for; what they forked is found by another look.
-            if self._watched or not live:
-                return not live
+        # One that has gone since leaves nothing to wait for.
+        return not self._watched
 
     def kill(self) -> None:
         for _ in range(_KILL_ROUNDS):

@@ -61,6 +61,8 @@ class TaskHook(_message.Message):
     GRACE_S_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
+    SHOWS_STDERR_FIELD_NUMBER: _builtins.int
+    ORIGINAL_ENVIRONMENT_FIELD_NUMBER: _builtins.int
     point: _hook_pb2.HookPoint.ValueType
     timeout_s: _builtins.float
     """0: no limit."""
@@ -72,6 +74,10 @@ class TaskHook(_message.Message):
     """How long TERM may take before KILL; 0: KILL at once."""
     problem: _builtins.str
     """Why the hook fails before any script runs, such as a pattern that matches nothing; there are no scripts then."""
+    shows_stderr: _builtins.bool
+    """What it writes to standard error appears in that of the first task here, as it comes."""
+    original_environment: _builtins.bool
+    """It sees the environment of its task as it was before TaskProlog."""
     @_builtins.property
     def scripts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Absolute paths, in order, already resolved."""
@@ -92,10 +98,12 @@ class TaskHook(_message.Message):
         grace_s: _builtins.float = ...,
         notes: _abc.Iterable[_builtins.str] | None = ...,
         problem: _builtins.str = ...,
+        shows_stderr: _builtins.bool = ...,
+        original_environment: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["continue_on_failure", b"continue_on_failure", "grace_s", b"grace_s", "notes", b"notes", "point", b"point", "problem", b"problem", "scripts", b"scripts", "timeout_per_script", b"timeout_per_script", "timeout_s", b"timeout_s", "trusted_owner", b"trusted_owner"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continue_on_failure", b"continue_on_failure", "grace_s", b"grace_s", "notes", b"notes", "original_environment", b"original_environment", "point", b"point", "problem", b"problem", "scripts", b"scripts", "shows_stderr", b"shows_stderr", "timeout_per_script", b"timeout_per_script", "timeout_s", b"timeout_s", "trusted_owner", b"trusted_owner"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -286,6 +294,7 @@ class SupervisorBootstrap(_message.Message):
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
     TASK_PROLOG_FAILURE_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    SLURM_COMPATIBLE_ENV_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     attempt: _builtins.int
     step_id: _builtins.str
@@ -312,6 +321,8 @@ class SupervisorBootstrap(_message.Message):
     """Name of craned's own directory in each hierarchy: cluster.node.instance. Empty: `default`."""
     task_prolog_failure: Global___TaskAction.ValueType
     """What a failing TaskProlog or --task-prolog does to its task; unspecified: cancel."""
+    slurm_compatible_env: _builtins.bool
+    """Hooks and tasks have the SLURM_* names."""
     @_builtins.property
     def job(self) -> _job_pb2.JobSpec: ...
     @_builtins.property
@@ -358,10 +369,11 @@ class SupervisorBootstrap(_message.Message):
         environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         task_prolog_failure: Global___TaskAction.ValueType = ...,
         limits: Global___JobLimits | None = ...,
+        slurm_compatible_env: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "limits", b"limits", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "batch_script", b"batch_script", "cgroup_instance", b"cgroup_instance", "cgroup_root", b"cgroup_root", "containment", b"containment", "craned_socket", b"craned_socket", "environment", b"environment", "hooks", b"hooks", "job", b"job", "job_id", b"job_id", "kill_grace_s", b"kill_grace_s", "launcher_grace_s", b"launcher_grace_s", "limits", b"limits", "node", b"node", "nodes", b"nodes", "nonce", b"nonce", "output_limit_bytes", b"output_limit_bytes", "state_dir", b"state_dir", "step", b"step", "step_id", b"step_id", "task_prolog_failure", b"task_prolog_failure", "tasks", b"tasks", "unkillable_after_s", b"unkillable_after_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "batch_script", b"batch_script", "cgroup_instance", b"cgroup_instance", "cgroup_root", b"cgroup_root", "containment", b"containment", "craned_socket", b"craned_socket", "environment", b"environment", "hooks", b"hooks", "job", b"job", "job_id", b"job_id", "kill_grace_s", b"kill_grace_s", "launcher_grace_s", b"launcher_grace_s", "limits", b"limits", "node", b"node", "nodes", b"nodes", "nonce", b"nonce", "output_limit_bytes", b"output_limit_bytes", "slurm_compatible_env", b"slurm_compatible_env", "state_dir", b"state_dir", "step", b"step", "step_id", b"step_id", "task_prolog_failure", b"task_prolog_failure", "tasks", b"tasks", "unkillable_after_s", b"unkillable_after_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
