@@ -24,11 +24,12 @@ class ErrorCode(Enum):
 class CraneError(Exception):
     """A failure with a kind and a message for a person: what was being done, to what, what was expected.
 
-    `retryable` says whether the same call may succeed later.
+    `retryable` says whether the same call may succeed later; `retry_after_s`, how many seconds to wait before (that makes it retryable).
     """
 
-    def __init__(self, code: ErrorCode, message: str, *, retryable: bool = False) -> None:
+    def __init__(self, code: ErrorCode, message: str, *, retryable: bool = False, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
-        self.retryable = retryable
+        self.retryable = retryable or retry_after_s is not None
+        self.retry_after_s = retry_after_s
