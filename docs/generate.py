@@ -24,6 +24,7 @@ from cranehooks.settings import ClusterSettings, json_schema
 from cranehooks.settings.devices import GresSection
 from cranehooks.settings.document import OLDER_HOOK_KEYS, OLDER_TOP_KEYS
 from cranehooks.settings.limits import JobLimitsSection
+from cranehooks.settings.retention import RetentionSection
 from cranehooks.settings.schema import HookSection, MetricsSection, NodeGroup, PartitionSection, SchedulerSection
 from cranehooks.settings.section import Section
 
@@ -204,6 +205,7 @@ def configuration() -> str:
         ("`Partitions`: a list of", PartitionSection, {}),
         ("`Scheduler`", SchedulerSection, {}),
         ("`MetricsListen`", MetricsSection, {}),
+        ("`Retention`", RetentionSection, {}),
         ("`JobLimits`", JobLimitsSection, {}),
         ("`JobLifecycleHook`", HookSection, OLDER_HOOK_KEYS),
     ):
@@ -214,7 +216,7 @@ def configuration() -> str:
 def _section(title: str, section: type[Section], older: Mapping[str, str]) -> Iterator[str]:
     yield f"## {title}"
     yield ""
-    if section in (HookSection, JobLimitsSection):
+    if section in (HookSection, JobLimitsSection, RetentionSection):
         yield from (*(section.__doc__ or "").replace("\n    ", "\n").strip().splitlines(), "")
     for name, field in section.model_fields.items():
         key = field.alias or name

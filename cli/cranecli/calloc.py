@@ -69,7 +69,8 @@ class Allocation:
         site = talk.client.stream("LaunchHooks")
         # Steps bring the environment of their crun.
         request = job_request("JOB_KIND_ALLOCATION", self._options, {}, "interactive")
-        submitted = talk.answer("SubmitJob", talk.client.stream("SubmitJob", request), SUBMIT_PATIENCE_S)
+        sent = talk.client.stream("SubmitJob", request)
+        submitted = talk.ask_for_room("SubmitJob", request, sent, patience_s=SUBMIT_PATIENCE_S)
         job_id = int(submitted["job_ids"][0])
         facts = talk.answer("LaunchHooks", site)
         watch = JobWatch(talk.client, job_id, is_bound=True)

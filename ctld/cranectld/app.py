@@ -23,13 +23,14 @@ from cranectld.metrics import ControllerMetrics
 from cranectld.nodes.model import NodeUse
 from cranectld.nodes.sessions import NodeSessions
 from cranectld.ports import NodeCommand, RunStepCommand
+from cranectld.retention import Retention
 from cranectld.scheduling.external import ExternalPort, ExternalScheduling
 from cranectld.scheduling.fifo import FifoScheduler
 from cranectld.service.front import FrontService
 from cranectld.service.nodes import NodeService
 from cranectld.service.registration import SERVICES, add_services
 from cranectld.service.scheduler import SchedulerPortService
-from cranectld.store import Store
+from cranectld.store.sqlite import SqliteStore
 from cranehooks.execution.daemon import make_room, tell_of
 from cranehooks.execution.spawner_client import SpawnerClient
 from cranehooks.model.ids import NodeName, TaskId
@@ -79,9 +80,10 @@ async def serve(configuration: Configuration, stop: Stop, ready_file: Path | Non
         metrics = ControllerMetrics(registry)
         if spawner.ready is not None:
             metrics.runs.contained_by(spawner.ready.driver)
-        store = Store(state_dir / "cranectld.db")
+        store = SqliteStore(state_dir / "cranectld.db")
         restored = await asyncio.to_thread(store.open)
-        store.start()
+        metrics.watch_store(store)
+        store.start(lambda: controller.wake())  # noqa: PLW0108 - there is a controller by then
         stack.push_async_callback(store.close)
 
         external = ExternalScheduling() if settings.scheduler.kind is SchedulerKind.EXTERNAL else None
@@ -100,7 +102,9 @@ async def serve(configuration: Configuration, stop: Stop, ready_file: Path | Non
             scheduling=external or FifoScheduler(),
             clock=SystemClock(),
             metrics=metrics,
+            max_requests=lambda: configuration.settings.retention.max_requests,
         )
+        retention = Retention(controller, lambda: configuration.retention)
         controller.restore(restored)
         metrics.watch_nodes(lambda: node_states(controller))
         sessions = NodeSessions(
@@ -139,7 +143,12 @@ async def serve(configuration: Configuration, stop: Stop, ready_file: Path | Non
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         running = [
             tasks.create_task(work, name=name)
-            for name, work in (("links", links.run()), ("controller", controller.run()), ("nodes", sessions.watch()))
+            for name, work in (
+                ("links", links.run()),
+                ("controller", controller.run()),
+                ("nodes", sessions.watch()),
+                ("retention", retention.run()),
+            )
         ]
         await asyncio.sleep(0)  # run() has its task group from its first step on
         metrics_address = ""

@@ -10,6 +10,7 @@ import structlog
 from cranectld.admission import Admission, Partition
 from cranectld.nodes.breaker import DrainBudget
 from cranectld.nodes.model import Node, NodeConfig
+from cranectld.retention import RetentionTimes
 from cranehooks.execution import scripts
 from cranehooks.model.points import Runner, points_of
 from cranehooks.model.run import HookSettings
@@ -85,6 +86,11 @@ class Configuration:
     def requeue(self) -> RequeuePolicy:
         settings = self.settings
         return RequeuePolicy(settings.requeue_delay, settings.max_requeue_delay, settings.max_requeue_count)
+
+    @property
+    def retention(self) -> RetentionTimes:
+        kept = self.settings.retention
+        return RetentionTimes(kept.jobs, kept.events, kept.requests)
 
     def drain_budget(self) -> DrainBudget:
         return DrainBudget(self.settings.drains_per_script, self.settings.drain_window)

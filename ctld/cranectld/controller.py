@@ -6,6 +6,7 @@ nothing is promised to anybody before `settled()`.
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import assert_never
@@ -55,8 +56,10 @@ from cranectld.ports import (
     RunStepCommand,
     SignalTasksCommand,
 )
+from cranectld.queue import JobQueue
+from cranectld.requests import RequestLog
 from cranectld.scheduling import Placement, Scheduling
-from cranectld.store import OwedEpilog, Restored, Store
+from cranectld.store import Expiry, OwedEpilog, Restored, Store
 from cranehooks.model.ids import Attempt, AttemptKey, JobId, NodeName
 from cranehooks.model.job import ExitStatus, JobOnNode, JobSpec, NodeShare
 from cranehooks.model.outcome import Outcome, OutcomeKind
@@ -70,10 +73,6 @@ _log = structlog.get_logger()
 
 ENDED_JOBS_KEPT = 2_000
 """Ended jobs that stay in memory; older ones are read from the store."""
-
-
-REQUESTS_REMEMBERED = 100_000
-"""Submissions whose repeat is recognised; a client does not repeat one after so many others."""
 
 DRAINING_POINTS = (HookPoint.PROLOG, HookPoint.EPILOG, HookPoint.CRANECTLD_EPILOG)
 
@@ -95,7 +94,9 @@ class Controller:
         scheduling: Scheduling,
         clock: Clock,
         metrics: ControllerMetrics,
+        max_requests: Callable[[], int] = lambda: 100_000,
     ) -> None:
+        """`max_requests`: how many requests are remembered, so that their repeats are recognised."""
         self.cluster = cluster
         self.jobs: dict[JobId, Job] = {}
         self._waiting: dict[JobId, str] = {}
@@ -105,14 +106,13 @@ class Controller:
         self.scheduling = scheduling
         self.clock = clock
         self.metrics = metrics
-        self.requests: dict[str, list[JobId]] = {}
+        self.requests = RequestLog(store, max_requests)
         self._hooks = hooks
         self.requeue = requeue
         self.store = store
         self._links = links
         self._ctld_hooks = ctld_hooks
-        self.waiting_jobs = 0
-        """How many are pending or held: what MaxQueuedJobs bounds."""
+        self.queue = JobQueue()
         self._last_job_id = 0
         self._bells: dict[JobId, Bell] = {}
         self._wake = asyncio.Event()
@@ -123,14 +123,14 @@ class Controller:
     def restore(self, restored: Restored) -> None:
         """Takes over what the store kept. Controller hooks that were running are lost: nobody saw their end."""
         self.fleet.restore(restored)
-        self.requests |= {request: [JobId(number) for number in ids] for request, ids in restored.requests.items()}
+        self.requests.restore(restored.requests)
         self._last_job_id = restored.last_job_id
         self.chronicle.history.last_cursor = restored.last_cursor
-        self.chronicle.decisions.restore(restored.decisions)
+        self.chronicle.decisions.restore(restored.decisions, restored.last_decision)
         for job in restored.jobs:
             self.jobs[job.job_id] = job
             self.metrics.job_changed(None, job)
-            self.waiting_jobs += job.state.is_waiting
+            self.queue.changed(None, job)
             if job.state.is_allocated:
                 held = [share for share in job.shares if share.node in self.fleet and share.node in job.busy_nodes]
                 self.fleet.allocate(job.key, held)
@@ -184,8 +184,9 @@ class Controller:
 
     def submit(self, specs: list[JobSpec], request_id: str) -> list[JobId]:
         """Accepts jobs as Pending. A repeated `request_id` gives the same ids and changes nothing."""
-        if request_id and request_id in self.requests:
-            return self.requests[request_id]
+        answered = self.requests.answered(request_id)
+        if answered is not None:
+            return [JobId(number) for number in answered]
         at = self.clock.now()
         ids = []
         array_id = JobId(self._last_job_id + 1)
@@ -198,13 +199,7 @@ class Controller:
             self.chronicle.record("submitted", f"by {spec.user} as {spec.kind.value}", job.key)
             self.chronicle.decided(job, Decide(DecisionKind.SUBMITTED), None)
             ids.append(job_id)
-        if request_id:
-            self.requests[request_id] = ids
-            self.store.put_request(request_id, ids)
-            if len(self.requests) > REQUESTS_REMEMBERED:
-                oldest = next(iter(self.requests))
-                del self.requests[oldest]
-                self.store.drop_request(oldest)
+        self.requests.remember(request_id, ids, at)
         self.wake()
         return ids
 
@@ -227,7 +222,6 @@ class Controller:
         event = Allocated(self.clock.now(), shares, self._hooks(), number)
         job, effects = machine.advance(job, event, self.requeue)
         self.fleet.allocate(job.key, shares)
-        self._waiting.pop(job_id, None)
         self._settle(job, effects)
         return self.jobs[job_id]
 
@@ -259,6 +253,9 @@ class Controller:
 
     def bell_of(self, job_id: JobId) -> Bell:
         """Rings when the job changes."""
+        job = self.jobs.get(job_id)
+        if job is None or job.state.is_final:
+            return Bell()  # which nobody rings any more
         return self._bells.setdefault(job_id, Bell())
 
     def _settle(self, job: Job, effects: list[Effect]) -> None:
@@ -275,7 +272,9 @@ class Controller:
         self.jobs[job.job_id] = job
         self.store.put_job(job)
         self.metrics.job_changed(old, job)
-        self.waiting_jobs += job.state.is_waiting - (old is not None and old.state.is_waiting)
+        self.queue.changed(old, job)
+        if job.state is not JobState.PENDING:
+            self._waiting.pop(job.job_id, None)
         if (bell := self._bells.get(job.job_id)) is not None:
             bell.ring()
         if old is None or old.state is not job.state:
@@ -397,29 +396,27 @@ class Controller:
 
     async def _schedule(self) -> None:
         while True:
-            pending = [job for job in self.jobs.values() if job.state is JobState.PENDING]
-            self._hold_for_breakers(pending)
-            pending = sorted(
-                (job for job in pending if self.jobs[job.job_id].state is JobState.PENDING),
-                key=lambda job: job.job_id,
-            )
-            now = self.clock.now()
-            for answer in self.scheduling.place(pending, tuple(self.fleet.nodes.values()), now):
-                if isinstance(answer, Placement):
-                    self.allocate(answer.job_id, answer.shares)
-                elif self._waiting.get(answer.job_id) != answer.reason:
-                    self._waiting[answer.job_id] = answer.reason
-                    if (bell := self._bells.get(answer.job_id)) is not None:
-                        bell.ring()
-            later = [job.not_before - now for job in pending if job.not_before > now]
-            try:
-                async with asyncio.timeout(min(later) if later else None):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
             self._wake.clear()
+            # While nothing can be written, nothing new is begun: it could not be promised to anybody.
+            if not self.store.failure:
+                self._place()
+            now = self.clock.now()
+            due = self.queue.next_due(now)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if due is None else due - now):
+                    await self._wake.wait()
 
-    def _hold_for_breakers(self, pending: list[Job]) -> None:
+    def _place(self) -> None:
+        self._hold_for_breakers()
+        for answer in self.scheduling.place(self.queue.pending, tuple(self.fleet.nodes.values()), self.clock.now()):
+            if isinstance(answer, Placement):
+                self.allocate(answer.job_id, answer.shares)
+            elif self._waiting.get(answer.job_id) != answer.reason:
+                self._waiting[answer.job_id] = answer.reason
+                if (bell := self._bells.get(answer.job_id)) is not None:
+                    bell.ring()
+
+    def _hold_for_breakers(self) -> None:
         """Jobs that would run a script whose drain budget is used up wait for an administrator instead of for the next failure."""
         tripped = self.fleet.budget.tripped()
         if not tripped:
@@ -429,9 +426,8 @@ class Controller:
             if not any(fnmatchcase(breaker.script, pattern) for pattern in patterns):
                 continue
             reason = f"{machine.BREAKER_REASON} {breaker.script} drained {len(breaker.nodes)} nodes; see hookctl breaker"
-            for job in pending:
-                if self.jobs[job.job_id].state is JobState.PENDING:
-                    self.apply(job.job_id, HoldRequested(self.clock.now(), reason))
+            for job in list(self.queue.pending):
+                self.apply(job.job_id, HoldRequested(self.clock.now(), reason))
 
     def reason_of(self, job: Job) -> str:
         """Why a job waits, is held, or ended, for a person."""
@@ -441,7 +437,15 @@ class Controller:
 
     def cancel(self, job_id: JobId, reason: str) -> None:
         self.apply(job_id, CancelRequested(self.clock.now(), reason))
-        self._waiting.pop(job_id, None)
+
+    def expire(self, expiry: Expiry) -> None:
+        """Forgets here what the store forgets."""
+        self.requests.expire(expiry.requests_before)
+        while self._ended:
+            oldest = next(iter(self._ended))
+            if self.jobs[oldest].ended_at >= expiry.jobs_before:
+                return
+            del self._ended[oldest], self.jobs[oldest]
 
 
 def lost_ctld_run(job: Job, point: HookPoint, at: float) -> HookRun:

@@ -21,9 +21,14 @@ class DecisionLog:
     bell: Bell = field(default_factory=Bell)
     _records: deque[DecisionRecord] = field(default_factory=lambda: deque(maxlen=DECISIONS_KEPT))
 
-    def restore(self, records: Iterable[DecisionRecord]) -> None:
+    def restore(self, records: Iterable[DecisionRecord], last_cursor: int) -> None:
+        """Takes over what the store kept, and the last cursor that was ever given out (later than all records in a restored backup: then
+        a scheduler must start anew).
+        """
         self._records.extend(records)
-        self.last_cursor = self._records[-1].cursor if self._records else 0
+        self.last_cursor = last_cursor
+        if self._records and self._records[-1].cursor != last_cursor:
+            self._records.clear()
 
     def add(self, at: float, kind: DecisionKind, job: Job | None, node: Node | None, reason: str, step_id: str) -> DecisionRecord:
         self.last_cursor += 1

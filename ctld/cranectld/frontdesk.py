@@ -12,8 +12,8 @@ from cranectld.jobs.events import StepRequested
 from cranectld.jobs.model import Job, JobState, Step
 from cranectld.nodes.model import Node
 from cranectld.step_layout import laid_out
-from cranectld.store import MAX_BACKLOG
-from cranehooks.model.ids import JobId, NodeName
+from cranectld.store import MAX_BACKLOG, StoreError
+from cranehooks.model.ids import JobId, NodeName, StepId
 from cranehooks.model.job import ArrayBounds, JobSpec, StdioMode, StepSpec
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookRun
@@ -21,8 +21,8 @@ from cranekit.errors import CraneError, ErrorCode
 from cranekit.hostlist import HostlistError, expand
 from cranekit.rpc.credentials import Identity
 
-REQUESTS_REMEMBERED = 10_000
-"""Step requests by which a repeated CreateStep is recognised."""
+QUEUE_FULL_RETRY_S = 5.0
+"""After how long a submission that found the queue full may be tried again: jobs end at every moment."""
 
 MAX_RUN_OUTPUT = 1 << 20
 
@@ -63,22 +63,33 @@ class FrontDesk:
         self._profile = profile
         self._scheduler = scheduler
         self._version = version
-        self._step_requests: dict[str, Step] = {}
 
     @staticmethod
     def identified(spec: JobSpec, who: Identity) -> JobSpec:
         """The spec with the caller's identity, whatever the request says."""
         return replace(spec, uid=who.uid, gid=who.gid, user=who.user, groups=tuple(who.groups), group=who.group)
 
-    def submit(self, spec: JobSpec, request_id: str, indexes: Sequence[int] | None) -> list[JobId]:
-        """Accepts a job, or an array of them. Idempotent by `request_id`.
+    def check_writable(self) -> None:
+        """Lets new work pass while it can be kept.
+
+        Raises:
+            StoreError: nothing can be written now.
+        """
+        if failure := self.controller.store.failure:
+            raise StoreError(f"the controller takes no new work now: {failure}")
+
+    async def submit(self, spec: JobSpec, request_id: str, indexes: Sequence[int] | None) -> list[JobId]:
+        """Accepts a job, or an array of them, and returns when they are durable. Idempotent by `request_id`.
 
         Raises:
             CraneError: as `Admission.admit`; FAILED_PRECONDITION where nobody would place it; RESOURCE_EXHAUSTED, full.
+            StoreError: they cannot be made durable. They are cancelled then, and a repeat is a new submission.
         """
         controller = self.controller
-        if request_id and request_id in controller.requests:
-            return controller.requests[request_id]
+        answered = controller.requests.answered(request_id)
+        if answered is not None:
+            await controller.settled()
+            return [JobId(number) for number in answered]
         if not controller.scheduling.accepts_submissions:
             message = "jobs are placed by an external scheduler that does not accept submissions, or is not connected"
             raise CraneError(ErrorCode.FAILED_PRECONDITION, message)
@@ -87,14 +98,37 @@ class FrontDesk:
         if indexes is not None:
             array = ArrayBounds.of(indexes)
             elements = [replace(spec, array_task_id=index, array=array) for index in indexes]
-        waiting, limit = controller.waiting_jobs, self._max_queued_jobs()
-        if waiting + len(elements) > limit or controller.store.backlog > MAX_BACKLOG:
-            message = f"the queue is full ({waiting} jobs wait, MaxQueuedJobs {limit}): try again later"
-            raise CraneError(ErrorCode.RESOURCE_EXHAUSTED, message, retryable=True)
+        self.check_writable()
+        self._check_room(len(elements))
         ids = controller.submit(elements, request_id)
         for job_id in ids:
             self.bindings.expect(controller.jobs[job_id])
+        try:
+            await controller.settled()
+        except StoreError as error:
+            self._withdraw(ids, request_id)
+            raise StoreError(f"the job was not accepted: {error.message}") from error
         return ids
+
+    def _check_room(self, number: int) -> None:
+        waiting, limit, backlog = self.controller.queue.waiting, self._max_queued_jobs(), self.controller.store.backlog
+        if number > limit:
+            raise CraneError(ErrorCode.INVALID_ARGUMENT, f"{number} jobs at once are more than MaxQueuedJobs ({limit}) lets wait")
+        if waiting + number > limit:
+            message = f"the queue is full ({waiting} jobs wait, MaxQueuedJobs {limit}): try again later"
+            raise CraneError(ErrorCode.RESOURCE_EXHAUSTED, message, retry_after_s=QUEUE_FULL_RETRY_S)
+        if backlog > MAX_BACKLOG:
+            message = f"the controller's disk is too slow: {backlog} changes wait to be written"
+            raise CraneError(ErrorCode.RESOURCE_EXHAUSTED, message, retry_after_s=QUEUE_FULL_RETRY_S)
+
+    def _withdraw(self, ids: Sequence[JobId], request_id: str) -> None:
+        """Whoever submitted was told that it failed: the jobs must not run."""
+        controller = self.controller
+        controller.requests.forget(request_id)
+        for job_id in ids:
+            job = controller.jobs.get(job_id)
+            if job is not None and not job.state.is_final:
+                controller.cancel(job_id, "the submission could not be written down, and was refused")
 
     def create_step(self, job: Job, spec: StepSpec, request_id: str) -> Step:
         """Creates a step, placed in blocks over its nodes. Idempotent by `request_id`.
@@ -102,20 +136,20 @@ class FrontDesk:
         Raises:
             CraneError: FAILED_PRECONDITION, the job is not Running; INVALID_ARGUMENT, it does not fit the allocation.
         """
-        key = f"{job.job_id}.{job.attempt}/{request_id}"
-        if request_id and key in self._step_requests:
-            return self._step_requests[key]
+        controller = self.controller
+        key = f"step/{job.job_id}.{job.attempt}/{request_id}" if request_id else ""
+        answered = controller.requests.answered(key)
+        if answered is not None and (known := job.steps.get(StepId(str(answered[0])))) is not None:
+            return known
         if job.state is not JobState.RUNNING:
             message = f"job {job.job_id} is {job.state.value}: steps need a running job"
             raise CraneError(ErrorCode.FAILED_PRECONDITION, message)
+        self.check_writable()
         step_id = steps.next_step_id(job)
         placed = replace(laid_out(job, spec, step_id), stdio=StdioMode.ATTACHED)
-        event = StepRequested(self.controller.clock.now(), placed, tuple(placed.tasks_per_node))
-        step = self.controller.apply(job.job_id, event).steps[step_id]
-        if request_id:
-            self._step_requests[key] = step
-            if len(self._step_requests) > REQUESTS_REMEMBERED:
-                del self._step_requests[next(iter(self._step_requests))]
+        event = StepRequested(controller.clock.now(), placed, tuple(placed.tasks_per_node))
+        step = controller.apply(job.job_id, event).steps[step_id]
+        controller.requests.remember(key, [int(step_id)], event.at)
         return step
 
     def check_owner(self, job: Job, who: Identity, *, strictly: bool = False) -> None:

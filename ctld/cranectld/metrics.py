@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 from cranectld.jobs.events import DecisionKind
 from cranectld.jobs.model import Job, JobState
 from cranectld.nodes.model import DrainOwner
+from cranectld.store import Store
 from cranehooks.run_metrics import HookRunMetrics
 
 
@@ -53,6 +54,15 @@ class ControllerMetrics:
 
     def breaker_tripped(self) -> None:
         self._trips.inc()
+
+    def watch_store(self, store: Store) -> None:
+        """Exports whether the store can be written, and what waits for it."""
+        writable = Gauge(
+            "crane_store_writable", "1 while the controller's store can be written, else 0.", registry=self._registry
+        )
+        writable.set_function(lambda: 0 if store.failure else 1)
+        backlog = Gauge("crane_store_backlog", "Changes that are not on disk yet.", registry=self._registry)
+        backlog.set_function(lambda: store.backlog)
 
     def watch_nodes(self, states: Callable[[], Mapping[str, int]]) -> None:
         """Exports how many nodes are in each state, asked at each scrape."""

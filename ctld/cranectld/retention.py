@@ -36,7 +36,9 @@ class RetentionTimes:
     @property
     def pause_s(self) -> float:
         """Between two looks: short beside the shortest time, so that nothing stays much longer than it should."""
-        shortest = min((kept_s for kept_s in (self.jobs_s, self.events_s, self.requests_s) if kept_s is not None), default=LONGEST_PAUSE_S)
+        shortest = min(
+            (kept_s for kept_s in (self.jobs_s, self.events_s, self.requests_s) if kept_s is not None), default=LONGEST_PAUSE_S
+        )
         return min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, shortest / 10))
 
 
@@ -54,7 +56,9 @@ class Retention:
             expiry = self._times().expiry(self._controller.clock.now())
             self._controller.expire(expiry)
             try:
-                while await self._controller.store.expire(expiry):
+                is_more = True
+                while is_more:
+                    is_more = await self._controller.store.expire(expiry)
                     await asyncio.sleep(BETWEEN_BATCHES_S)
             except StoreError as error:
                 _log.info("retention.postponed", error=error.message)

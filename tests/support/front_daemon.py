@@ -28,8 +28,11 @@ class Call:
     def ok(self, answer: Json | None = None) -> None:
         self.connection.send(frames.encode_json({"id": self.call_id, "ok": answer or {}}))
 
-    def error(self, code: str, message: str) -> None:
-        self.connection.send(frames.encode_json({"id": self.call_id, "error": {"code": code, "message": message}}))
+    def error(self, code: str, message: str, retry_after_s: float | None = None) -> None:
+        error: Json = {"code": code, "message": message}
+        if retry_after_s is not None:
+            error["retry_after_s"] = retry_after_s
+        self.connection.send(frames.encode_json({"id": self.call_id, "error": error}))
 
     def item(self, item: Json) -> None:
         self.connection.send(frames.encode_json({"id": self.call_id, "item": item}))

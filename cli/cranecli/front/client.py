@@ -28,12 +28,16 @@ _UNREACHABLE_CODES = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
 
 
 class FrontError(Exception):
-    """A call was refused or could not be made. `code` is the name of a gRPC status, `message` is for a person."""
+    """A call was refused or could not be made. `code` is the name of a gRPC status, `message` is for a person.
 
-    def __init__(self, code: str, message: str) -> None:
+    `retry_after_s` is set where the controller said when the call may be made again.
+    """
+
+    def __init__(self, code: str, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.retry_after_s = retry_after_s
 
     @property
     def exit_code(self) -> int:
@@ -110,7 +114,8 @@ class FrontStream:
         """Takes one answer in; whether it was the last (called by the client)."""
         if "error" in message:
             error = message["error"]
-            return self.fail(FrontError(str(error.get("code", "UNKNOWN")), str(error.get("message", ""))))
+            retry_after_s = error.get("retry_after_s")
+            return self.fail(FrontError(str(error.get("code", "UNKNOWN")), str(error.get("message", "")), retry_after_s))
         if "item" in message:
             self._items.append(message["item"])
             return False

@@ -26,6 +26,8 @@ SUBMIT_PATIENCE_S = 15.0
 """The same before there is a job: nothing is lost then but the time of who waits."""
 SILENT_FOR_S = 1.0
 """An answer that takes longer is worth a word."""
+QUEUE_PATIENCE_S = 120.0
+"""How long a full queue is waited for: as long as sbatch does."""
 LAST_WORDS_PATIENCE_S = 10.0
 _RETRY_FIRST_S = 0.1
 _RETRY_LONGEST_S = 2.0
@@ -84,23 +86,36 @@ class Conversation:
             FrontError: it was refused, or the controller stayed away.
             InterruptedFrontError: the user has lost patience.
         """
-        deadline = time.monotonic() + patience_s
+        begun = time.monotonic()
         pause_s = _RETRY_FIRST_S
         is_told = False
         while True:
             try:
                 if self.client.is_broken:
                     self.client.reconnect()
-                remaining_s = min(CALL_TIMEOUT_S, deadline - time.monotonic())
-                return self.answer(method, self.client.stream(method, body), remaining_s)
+                remaining_s = begun + patience_s - time.monotonic()
+                return self.answer(method, self.client.stream(method, body), max(1.0, min(CALL_TIMEOUT_S, remaining_s)))
             except FrontError as error:
-                if error.code != "UNAVAILABLE" or time.monotonic() + pause_s > deadline:
+                limit_s = QUEUE_PATIENCE_S if _is_full(error) else patience_s
+                wait_s = max(pause_s, error.retry_after_s or 0.0)
+                if not (error.code == "UNAVAILABLE" or _is_full(error)) or time.monotonic() + wait_s > begun + limit_s:
                     raise
                 if not is_told:
                     is_told = True
-                    self.status.say(f"{error.message}; trying again for {patience_s:.0f} s")
-            self._pause(pause_s)
+                    self.status.say(f"{error.message}; trying again for {limit_s:.0f} s")
+            self._pause(wait_s)
             pause_s = min(_RETRY_LONGEST_S, pause_s * 2)
+
+    def ask_for_room(self, method: str, body: Body, sent: FrontStream, *, patience_s: float) -> Body:
+        """The answer to a call that was sent already. Only a full queue is waited for, by making the call again; raises as `ask`."""
+        try:
+            return self.answer(method, sent, patience_s)
+        except FrontError as error:
+            if not _is_full(error):
+                raise
+            self.status.say(f"{error.message}; trying again for {QUEUE_PATIENCE_S:.0f} s")
+            self._pause(error.retry_after_s or _RETRY_LONGEST_S)
+        return self.ask(method, body, patience_s=patience_s)
 
     def tell(self, method: str, body: Body) -> None:
         """Says one of the last things; if nobody hears it, a warning is all there is to be done. Signals wait."""
@@ -177,6 +192,11 @@ class Conversation:
         while (remaining_s := deadline - time.monotonic()) > 0:
             self.raise_if_interrupted()
             self.turn(remaining_s)
+
+
+def _is_full(error: FrontError) -> bool:
+    """Whether the controller has no room now, and has said when to come again."""
+    return error.code == "RESOURCE_EXHAUSTED" and error.retry_after_s is not None
 
 
 def _waiting_text(job_id: int, job: Body, update: Body) -> str:

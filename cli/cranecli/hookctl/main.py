@@ -5,7 +5,20 @@ import sys
 import typer
 
 from cranecli.front.descriptors import give_up_stdout, hold_standard_descriptors
-from cranecli.hookctl import breaker, checks, demo_command, events, explain, import_command, jobs, local, nodes, plan, profile
+from cranecli.hookctl import (
+    backup,
+    breaker,
+    checks,
+    demo_command,
+    events,
+    explain,
+    import_command,
+    jobs,
+    local,
+    nodes,
+    plan,
+    profile,
+)
 from cranecli.hookctl.failure import CommandError, ExitCode
 
 app = typer.Typer(
@@ -30,6 +43,7 @@ app.command()(jobs.cancel)
 app.command()(jobs.release)
 app.command()(events.events)
 app.add_typer(breaker.app, name="breaker")
+app.command()(backup.backup)
 app.command("check-scripts")(checks.check_scripts)
 app.command("check-config")(checks.check_config)
 app.command()(profile.profile)

@@ -72,12 +72,13 @@ class Launch:
                 watch.close()
         name = os.path.basename(self._argv[0])  # noqa: PTH119 - pathlib costs too much at start
         # The step brings the environment.
-        submitted = talk.client.stream("SubmitJob", job_request("JOB_KIND_RUN", self._options, {}, name))
+        request = job_request("JOB_KIND_RUN", self._options, {}, name)
+        submitted = talk.client.stream("SubmitJob", request)
         site = talk.client.stream("LaunchHooks")
         # While the controller works, so does this.
         import cranecli.step.session  # noqa: F401 - needed when the job runs
 
-        job_ids = talk.answer("SubmitJob", submitted, SUBMIT_PATIENCE_S)["job_ids"]
+        job_ids = talk.ask_for_room("SubmitJob", request, submitted, patience_s=SUBMIT_PATIENCE_S)["job_ids"]
         self._site = talk.answer("LaunchHooks", site)
         return self._run_job(int(job_ids[0]))
 

@@ -24,7 +24,7 @@ from cranectld.jobs.model import Job
 from cranectld.nodes.model import Node
 from cranectld.ports import NodeCommand, NodeLinks, ReleaseJobCommand
 from cranehooks.model.ids import AttemptKey, NodeName, StepId
-from cranehooks.model.job import TaskEnd
+from cranehooks.model.job import ExitStatus, JobKind, JobOnNode, JobSpec, NodeShare, TaskEnd
 from cranehooks.model.limits import Usage
 from cranehooks.model.run import HookRun
 from cranekit.errors import CraneError, ErrorCode
@@ -159,10 +159,25 @@ class NodeSessions:
             if key in current:
                 continue
             known = controller.jobs.get(key.job_id)
-            if known is not None and name in known.nodes and known.attempt >= key.attempt:
-                stale = replace(controller.job_on_node(known, name), attempt=key.attempt)
-                commands.append(ReleaseJobCommand(stale, known.exit, "the attempt is over", known.derived_exit))
+            reason = "the attempt is over" if known is not None else "the controller does not know the job"
+            exits = (known.exit, known.derived_exit) if known is not None else (ExitStatus(), ExitStatus())
+            commands.append(ReleaseJobCommand(self._stray(name, key, known), exits[0], reason, exits[1]))
         return commands
+
+    def _stray(self, name: NodeName, key: AttemptKey, known: Job | None) -> JobOnNode:
+        """An attempt that a node holds though it should not: it ended, or the store was restored from a backup that is older. The node goes by
+        what it has noted itself.
+        """
+        if known is not None and name in known.nodes:
+            return replace(self._controller.job_on_node(known, name), attempt=key.attempt)
+        spec = known.spec if known is not None else JobSpec(JobKind.BATCH, uid=0, gid=0, user="")
+        share = NodeShare(name, 1, spec.cpus_per_task, spec.memory_per_node_bytes)
+        return JobOnNode(key.job_id, key.attempt, spec, (name,), share, self._controller.cluster)
+
+    def heard(self, name: NodeName) -> None:
+        """The node lives, whatever else it wanted."""
+        if name in self._heard:
+            self._heard[name] = self._controller.clock.monotonic()
 
     def heartbeat_from(self, name: NodeName, instance: str) -> None:
         """The node lives.
@@ -259,9 +274,16 @@ class NodeSessions:
         for node in controller.fleet.nodes.values():
             if node.shares:
                 self._heard.setdefault(node.name, start)
+        pause_s = min(self.heartbeat, self.down_after).total_seconds() / 2
         while True:
-            await asyncio.sleep(min(self.heartbeat, self.down_after).total_seconds() / 2)
-            limit = controller.clock.monotonic() - self.down_after.total_seconds()
+            begun = controller.clock.monotonic()
+            await asyncio.sleep(pause_s)
+            now = controller.clock.monotonic()
+            if now - begun > 2 * pause_s:
+                # The controller itself was stopped for a while, and may not have read yet what the nodes said meanwhile.
+                _log.warning("controller.was_paused", pause_s=round(now - begun, 1))
+                self._heard = {name: heard + now - begun for name, heard in self._heard.items()}
+            limit = now - self.down_after.total_seconds()
             for name, heard in list(self._heard.items()):
                 if heard < limit:
                     self._down(name)

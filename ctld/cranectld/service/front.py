@@ -15,6 +15,7 @@ from cranectld.jobs.model import Job, JobState
 from cranectld.nodes.model import DrainCause, DrainOwner
 from cranectld.ports import SignalTasksCommand
 from cranectld.service import views
+from cranectld.service.backup import backup_pieces
 from cranectld.service.callers import caller
 from cranehooks.model.ids import Attempt, AttemptKey, JobId, StepId
 from cranehooks.wire import (
@@ -47,8 +48,7 @@ class FrontService(rpc.ControllerServiceServicer):
         who = caller()
         spec = self._desk.identified(job_spec_from_wire(request.spec), who)
         indexes = array_indexes(request.array) if request.array else None
-        ids = self._desk.submit(spec, f"{who.uid}/{request.request_id}" if request.request_id else "", indexes)
-        await self._controller.settled()
+        ids = await self._desk.submit(spec, f"{who.uid}/{request.request_id}" if request.request_id else "", indexes)
         return pb.SubmitJobResponse(job_ids=ids)
 
     async def FollowJob(self, request: pb.FollowJobRequest, context: Context) -> AsyncIterator[pb.FollowJobResponse]:
@@ -98,7 +98,7 @@ class FrontService(rpc.ControllerServiceServicer):
                     self._controller.clock.now(), exit_status_from_wire(request.exit), request.fail_reason
                 )
                 self._controller.apply(job.job_id, event)
-            await self._controller.settled()
+        await self._controller.settled()
         return pb.CompleteAllocationResponse()
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
@@ -116,6 +116,7 @@ class FrontService(rpc.ControllerServiceServicer):
 
     async def ReleaseHold(self, request: pb.ReleaseHoldRequest, context: Context) -> pb.ReleaseHoldResponse:
         who = caller()
+        self._desk.check_writable()
         jobs = [await self._own(JobId(job_id)) for job_id in request.job_ids]
         for job in jobs:
             if job.reason.startswith(BREAKER_REASON):
@@ -139,6 +140,7 @@ class FrontService(rpc.ControllerServiceServicer):
         return answer
 
     async def StartStep(self, request: pb.StartStepRequest, context: Context) -> pb.StartStepResponse:
+        self._desk.check_writable()
         job = self._current(await self._own(JobId(request.job_id)), request.attempt)
         event = StepSendRequested(self._controller.clock.now(), job.attempt, StepId(request.step_id))
         self._controller.apply(job.job_id, event)
@@ -154,7 +156,7 @@ class FrontService(rpc.ControllerServiceServicer):
             now = self._controller.clock.now()
             event = StepCancelRequested(now, job.attempt, StepId(request.step_id), reason, request.failed)
             self._controller.apply(job.job_id, event)
-            await self._controller.settled()
+        await self._controller.settled()
         return pb.CancelStepResponse()
 
     async def SignalStep(self, request: pb.SignalStepRequest, context: Context) -> pb.SignalStepResponse:
@@ -224,6 +226,7 @@ class FrontService(rpc.ControllerServiceServicer):
 
     async def DrainNodes(self, request: pb.DrainNodesRequest, context: Context) -> pb.DrainNodesResponse:
         who = self._desk.administrator(caller())
+        self._desk.check_writable()
         if not request.reason.strip():
             raise CraneError(ErrorCode.INVALID_ARGUMENT, "a drain needs a reason")
         nodes = self._desk.nodes_of(request.nodes)
@@ -236,6 +239,7 @@ class FrontService(rpc.ControllerServiceServicer):
 
     async def ResumeNodes(self, request: pb.ResumeNodesRequest, context: Context) -> pb.ResumeNodesResponse:
         who = self._desk.administrator(caller())
+        self._desk.check_writable()
         owner = views.DRAIN_OWNERS.from_wire(request.owner) if request.owner else None
         nodes = self._desk.nodes_of(request.nodes)
         resumed = [node.name for node in nodes if self._controller.fleet.resume(node.name, owner)]
@@ -295,6 +299,7 @@ class FrontService(rpc.ControllerServiceServicer):
 
     async def ResetBreaker(self, request: pb.ResetBreakerRequest, context: Context) -> pb.ResetBreakerResponse:
         who = self._desk.administrator(caller())
+        self._desk.check_writable()
         reset = self._desk.reset_breakers(request.sha256, who)
         await self._controller.settled()
         return pb.ResetBreakerResponse(reset=reset)
@@ -303,6 +308,12 @@ class FrontService(rpc.ControllerServiceServicer):
         answer = pb.GetClusterResponse()
         self._desk.describe(answer)
         return answer
+
+    async def BackupStore(self, request: pb.BackupStoreRequest, context: Context) -> AsyncIterator[pb.BackupStoreResponse]:
+        self._desk.administrator(caller())
+        async with self._controller.store.snapshot() as copy:
+            async for piece in backup_pieces(copy):
+                yield piece
 
     async def _job(self, job_id: JobId) -> Job:
         job = self._controller.jobs.get(job_id) or await self._controller.store.job(job_id)

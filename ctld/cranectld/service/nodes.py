@@ -17,7 +17,7 @@ from cranectld.nodes.sessions import (
     StepStartedReport,
 )
 from cranectld.service.callers import caller
-from cranectld.store import Store
+from cranectld.store import Store, StoreError
 from cranehooks.model.ids import Attempt, AttemptKey, JobId, NodeName, StepId
 from cranehooks.model.limits import Usage
 from cranehooks.wire import WireError, duration, hook_run_from_wire, task_end_from_wire, usage_from_wire
@@ -39,6 +39,10 @@ class NodeService(rpc.NodeReportServiceServicer):
 
     async def RegisterNode(self, request: pb.RegisterNodeRequest, context: Context) -> pb.RegisterNodeResponse:
         node = _speaks_for(request.node)
+        if failure := self._store.failure:
+            # It lives, which is all that can be said of it now; it comes again until it can be taken in.
+            self._sessions.heard(node)
+            raise StoreError(failure)
         differs = self._sessions.register(
             Registration(
                 node=node,

@@ -16,7 +16,7 @@ from cranectld.ports import SignalTasksCommand
 from cranectld.scheduling.external import ExternalPort, ExternalScheduling
 from cranectld.service import views
 from cranectld.service.callers import caller
-from cranectld.store import DecisionRecord
+from cranectld.store import DecisionRecord, StoreError
 from cranehooks.model.ids import Attempt, JobId, NodeName, StepId
 from cranehooks.model.job import StdioMode
 from cranehooks.wire import exit_status_from_wire, job_spec_from_wire, step_spec_from_wire, timestamp
@@ -40,6 +40,7 @@ class SchedulerPortService(rpc.SchedulerServiceServicer):
 
     async def AllocateJob(self, request: pb.AllocateJobRequest, context: Context) -> pb.AllocateJobResponse:
         port = self._checked()
+        self._check_writable()
         spec = job_spec_from_wire(request.spec) if request.HasField("spec") else None
         nodes = [NodeName(name) for name in request.nodes]
         job = await port.allocate(JobId(request.job_id), Attempt(request.attempt), spec, nodes)
@@ -48,6 +49,7 @@ class SchedulerPortService(rpc.SchedulerServiceServicer):
 
     async def StartJobStep(self, request: pb.StartJobStepRequest, context: Context) -> pb.StartJobStepResponse:
         port = self._checked()
+        self._check_writable()
         spec = step_spec_from_wire(request.spec)
         if request.spec.stdio == job_pb2.STDIO_MODE_UNSPECIFIED:
             spec = replace(spec, stdio=StdioMode.FILES)
@@ -120,6 +122,10 @@ class SchedulerPortService(rpc.SchedulerServiceServicer):
             node = self._controller.fleet.nodes[NodeName(record.node)]
             message.node.CopyFrom(views.node_status(self._controller, node, ""))
         return message
+
+    def _check_writable(self) -> None:
+        if failure := self._controller.store.failure:
+            raise StoreError(f"the controller takes no new work now: {failure}")
 
     def _checked(self) -> ExternalPort:
         caller(Role.SCHEDULER)

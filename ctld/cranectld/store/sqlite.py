@@ -84,7 +84,9 @@ class SqliteStore:
         except (sqlite3.Error, OSError) as error:
             raise CraneError(ErrorCode.INTERNAL, f"{self._path}: cannot open the store: {error}") from error
         except ValueError as error:
-            raise CraneError(ErrorCode.INTERNAL, f"{self._path}: the store holds what this version cannot read: {error}") from error
+            raise CraneError(
+                ErrorCode.INTERNAL, f"{self._path}: the store holds what this version cannot read: {error}"
+            ) from error
 
     def start(self, when_writable_changed: Callable[[], None] = lambda: None) -> None:
         self._writer.start(when_writable_changed)
@@ -181,15 +183,22 @@ class SqliteStore:
 
     async def expire(self, expiry: Expiry) -> bool:
         conditions = (expiry.jobs_before, expiry.events_before, expiry.requests_before)
-        [found] = await self._read(f"SELECT EXISTS (SELECT 1 {_OLD_JOBS}), EXISTS (SELECT 1 {_OLD_EVENTS}), EXISTS (SELECT 1 {_OLD_REQUESTS})", *conditions)
+        [found] = await self._read(
+            f"SELECT EXISTS (SELECT 1 {_OLD_JOBS}), EXISTS (SELECT 1 {_OLD_EVENTS}), EXISTS (SELECT 1 {_OLD_REQUESTS})",
+            *conditions,
+        )
         jobs, events, requests = found
         if jobs:
             # The numbers of what is forgotten are not given again.
             self._writer.put(_COUNT.format("job_id", "jobs"), "job")
-            self._writer.put(f"DELETE FROM jobs WHERE job_id IN (SELECT job_id {_OLD_JOBS} LIMIT ?)", expiry.jobs_before, EXPIRED_AT_ONCE)
+            self._writer.put(
+                f"DELETE FROM jobs WHERE job_id IN (SELECT job_id {_OLD_JOBS} LIMIT ?)", expiry.jobs_before, EXPIRED_AT_ONCE
+            )
         if events:
             self._writer.put(_COUNT.format("cursor", "events"), "event")
-            self._writer.put(f"DELETE FROM events WHERE cursor IN (SELECT cursor {_OLD_EVENTS} LIMIT ?)", expiry.events_before, EXPIRED_AT_ONCE)
+            self._writer.put(
+                f"DELETE FROM events WHERE cursor IN (SELECT cursor {_OLD_EVENTS} LIMIT ?)", expiry.events_before, EXPIRED_AT_ONCE
+            )
         if requests:
             statement = f"DELETE FROM requests WHERE request_id IN (SELECT request_id {_OLD_REQUESTS} LIMIT ?)"
             self._writer.put(statement, expiry.requests_before, EXPIRED_AT_ONCE)
@@ -199,7 +208,9 @@ class SqliteStore:
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Path]:
         if self._is_copied:
-            raise CraneError(ErrorCode.RESOURCE_EXHAUSTED, "another backup is being made: try again when it is done", retryable=True)
+            raise CraneError(
+                ErrorCode.RESOURCE_EXHAUSTED, "another backup is being made: try again when it is done", retryable=True
+            )
         self._is_copied = True
         abandoned = threading.Event()
         try:
@@ -259,10 +270,10 @@ def _restore(connection: sqlite3.Connection) -> Restored:
     def column(sql: str, *parameters: int) -> list[str]:
         return [row[0] for row in connection.execute(sql, parameters)]
 
-    counters = dict(connection.execute("SELECT name, value FROM counters"))
+    counters: dict[str, int] = dict(connection.execute("SELECT name, value FROM counters"))
 
     def last(counter: str, number: str, table: str) -> int:
-        highest: int = connection.execute(f"SELECT coalesce(max({number}), 0) FROM {table}").fetchone()[0]  # noqa: S608 - of three words below
+        highest: int = connection.execute(f"SELECT coalesce(max({number}), 0) FROM {table}").fetchone()[0]
         return max(highest, counters.get(counter, 0))
 
     requests = connection.execute("SELECT request_id, body, at FROM requests ORDER BY at, rowid")

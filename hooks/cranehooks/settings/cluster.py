@@ -18,6 +18,7 @@ from cranehooks.settings.consistency import cautions_of
 from cranehooks.settings.devices import counts_of, devices_of
 from cranehooks.settings.document import OLDER_HOOK_KEYS, OLDER_TOP_KEYS, ConfigDocument
 from cranehooks.settings.limits import JobLimitsSection
+from cranehooks.settings.retention import RetentionSection
 from cranehooks.settings.schema import (
     Containment,
     HookSection,
@@ -107,6 +108,8 @@ class ClusterSettings(Section):
     max_queued_jobs: Annotated[int, Field(ge=1, le=10_000_000)] = 50_000
     """Jobs that may wait; further ones are refused with a clear message, which loses nothing. Default 50000: some 200 MB of the
     controller's memory."""
+    retention: RetentionSection = RetentionSection()
+    """How long the controller keeps what is over."""
     max_requeue_count: Annotated[int, Field(ge=0, le=1000)] = 5
     """Requeues after failing before-hooks or lost nodes before a job is held with the reason. Default 5, as Slurm."""
     requeue_delay: Seconds = 5.0

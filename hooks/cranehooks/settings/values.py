@@ -11,6 +11,9 @@ CONFIG_DIR_CONTEXT = "config_dir"
 DEFAULT_CONFIG_DIR = "/etc/crane"
 
 _CLOCK = re.compile(r"(?:(\d+)-)?(\d+(?::[0-5]?\d){0,2})")
+_AGE = re.compile(r"(\d{1,9})\s*([dhms])", re.IGNORECASE)
+_AGE_FACTORS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+LONGEST_AGE_S = 100 * 365 * 86400.0
 _SIZE = re.compile(r"(\d+)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _GRES = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(:[A-Za-z0-9][A-Za-z0-9_.-]{0,63})?:0*[1-9][0-9]{0,4}")
 _SIZE_FACTORS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -71,6 +74,21 @@ def _clock_seconds(days: str | None, clock: str) -> int:
     parts = [int(part) for part in clock.split(":")]
     parts = [0] * (3 - len(parts)) + parts if days is None else parts + [0] * (3 - len(parts))
     return int(days or 0) * 86400 + parts[0] * 3600 + parts[1] * 60 + parts[2]
+
+
+def parse_age(value: object) -> float | None:
+    """Seconds as a number, a number with a unit (`30d`, `12h`, `15m`, `45s`), or `UNLIMITED` (None)."""
+    if isinstance(value, str) and value.upper() in {"UNLIMITED", "INFINITE"}:
+        return None
+    seconds: float = 0.0
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str) and (found := _AGE.fullmatch(value.strip())) is not None:
+        seconds = float(found.group(1)) * _AGE_FACTORS[found.group(2).lower()]
+    if 0 < seconds <= LONGEST_AGE_S:
+        return seconds
+    msg = f"expected seconds, a number with d, h, m or s such as 30d, or UNLIMITED, not {shown(value)}"
+    raise ValueError(msg)
 
 
 def parse_size(value: object) -> int:
@@ -213,6 +231,11 @@ Names = Annotated[tuple[str, ...], BeforeValidator(parse_names), WithJsonSchema(
 TimeLimit = Annotated[
     float | None,
     BeforeValidator(parse_time_limit),
+    WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, _WORDS]}),
+]
+Age = Annotated[
+    float | None,
+    BeforeValidator(parse_age),
     WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, _WORDS]}),
 ]
 Size = Annotated[int, BeforeValidator(parse_size), WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, _WORDS]})]

@@ -89,8 +89,8 @@ class Gateway:
 
     def _failure(self, error: grpc.aio.AioRpcError) -> CraneError:
         failure = error_from_rpc(error)
-        if failure.code is not ErrorCode.UNAVAILABLE:
-            return failure
+        if failure.code is not ErrorCode.UNAVAILABLE or failure.retry_after_s is not None:
+            return failure  # its own words: it is there
         return CraneError(failure.code, f"{self._server} does not answer: {failure.message}", retryable=True)
 
     def _path(self, descriptor: MethodDescriptor) -> str:
@@ -264,9 +264,11 @@ class FrontConnection:
                 request.data.get_nowait()
 
     async def _answer_error(self, call_id: int, error: CraneError) -> None:
-        message = {"id": call_id, "error": {"code": error.code.name, "message": error.message, "retryable": error.retryable}}
+        body: Json = {"code": error.code.name, "message": error.message, "retryable": error.retryable}
+        if error.retry_after_s is not None:
+            body["retry_after_s"] = error.retry_after_s
         try:
-            await self._stream.send(frames.encode_json(message))
+            await self._stream.send(frames.encode_json({"id": call_id, "error": body}))
         except ConnectionError:
             _log.debug("front.client_gone", uid=self._peer.uid)
 

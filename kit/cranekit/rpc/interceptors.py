@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from cranekit import crash_points
 from cranekit.errors import CraneError, ErrorCode
 from cranekit.rpc.credentials import Authenticator, Identity
-from cranekit.rpc.status import STATUS
+from cranekit.rpc.status import STATUS, retry_metadata
 
 _log = structlog.get_logger()
 
@@ -118,7 +118,7 @@ class _Call:
                 code, message = self._verdict(error, context)
                 if message is None:
                     raise
-                await context.abort(grpc.StatusCode[code], message)
+                await context.abort(grpc.StatusCode[code], message, _trailing(error))
             finally:
                 self._metrics.handled(self._method, code, time.perf_counter() - begun)
 
@@ -139,7 +139,7 @@ class _Call:
                 code, message = self._verdict(error, context)
                 if message is None:
                     raise
-                await context.abort(grpc.StatusCode[code], message)
+                await context.abort(grpc.StatusCode[code], message, _trailing(error))
             finally:
                 self._metrics.handled(self._method, code, time.perf_counter() - begun)
 
@@ -165,3 +165,7 @@ class _Call:
             return "CANCELLED", None
         _log.error("rpc.failed", service=self._method[0], method=self._method[1], exc_info=error)
         return "INTERNAL", "internal error: see the daemon's log"
+
+
+def _trailing(error: BaseException) -> tuple[tuple[str, str], ...]:
+    return retry_metadata(error) if isinstance(error, CraneError) else ()

@@ -1,4 +1,4 @@
-"""The one table between our errors and gRPC's status codes."""
+"""The one table between our errors and gRPC's status codes, and the delay that a refusal may come with."""
 
 import grpc
 
@@ -25,7 +25,26 @@ _CODES = {status: code for code, status in STATUS.items()}
 _RETRYABLE = frozenset({ErrorCode.UNAVAILABLE, ErrorCode.DEADLINE_EXCEEDED, ErrorCode.RESOURCE_EXHAUSTED, ErrorCode.ABORTED})
 
 
+RETRY_AFTER = "crane-retry-after-ms"
+"""Key of the trailing metadata that says after how many milliseconds a refused call may be made again."""
+
+LONGEST_RETRY_S = 3600.0
+
+
+def retry_metadata(error: CraneError) -> tuple[tuple[str, str], ...]:
+    """What goes with the status of a refusal."""
+    return () if error.retry_after_s is None else ((RETRY_AFTER, str(round(error.retry_after_s * 1000))),)
+
+
 def error_from_rpc(error: grpc.aio.AioRpcError) -> CraneError:
     """What a failed call means here. Statuses we never send count as INTERNAL."""
     code = _CODES.get(error.code(), ErrorCode.INTERNAL)
-    return CraneError(code, error.details() or error.code().name, retryable=code in _RETRYABLE)
+    message = error.details() or error.code().name
+    return CraneError(code, message, retryable=code in _RETRYABLE, retry_after_s=_retry_after_s(error))
+
+
+def _retry_after_s(error: grpc.aio.AioRpcError) -> float | None:
+    text = next((value for key, value in error.trailing_metadata() or () if key == RETRY_AFTER), None)
+    if not isinstance(text, str) or not text.isdecimal() or len(text) > 12:
+        return None
+    return min(int(text) / 1000, LONGEST_RETRY_S)

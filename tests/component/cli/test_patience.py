@@ -56,6 +56,41 @@ def test_a_controller_that_comes_back_is_heard(daemon: FrontDaemon, talk: Conver
     assert stderr.getvalue().count("trying again") == 1
 
 
+def full(call: Call) -> None:
+    call.error("RESOURCE_EXHAUSTED", "the queue is full", retry_after_s=0.2)
+
+
+def test_a_full_queue_is_waited_for_as_long_as_the_controller_says(
+    daemon: FrontDaemon, talk: Conversation, stderr: io.StringIO
+) -> None:
+    daemon.handlers["SubmitJob"] = lambda call: (
+        full(call) if len(daemon.called("SubmitJob")) < 3 else call.ok({"job_ids": ["42"]})
+    )
+    # The patience is for a controller that is away, and over at once.
+    assert talk.ask("SubmitJob", {}, patience_s=0.1) == {"job_ids": ["42"]}
+    assert stderr.getvalue() == "cbatch: the queue is full; trying again for 120 s\n"
+
+
+def test_a_queue_that_stays_full_is_told(daemon: FrontDaemon, talk: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversation, "QUEUE_PATIENCE_S", 0.5)
+    daemon.handlers["SubmitJob"] = full
+    with pytest.raises(FrontError, match="the queue is full") as caught:
+        talk.ask("SubmitJob", {}, patience_s=0.1)
+    assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize("program", ["crun", "calloc"])
+def test_interactive_jobs_wait_for_room(daemon: FrontDaemon, program: str) -> None:
+    daemon.handlers["SubmitJob"] = lambda call: (
+        full(call) if len(daemon.called("SubmitJob")) < 3 else call.error("INVALID_ARGUMENT", "no such partition")
+    )
+    result = run(daemon.path, program, "true")
+    assert (result.returncode, len(daemon.called("SubmitJob"))) == (1, 3)
+    first, *others = [call.body["request_id"] for call in daemon.called("SubmitJob")]
+    assert others == [first, first]
+    assert result.stderr.startswith(f"{program}: the queue is full; trying again for 120 s\n".encode())
+
+
 def test_a_controller_that_hangs_is_waited_for_with_a_word(
     daemon: FrontDaemon, talk: Conversation, stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:

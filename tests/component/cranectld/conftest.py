@@ -31,6 +31,7 @@ class Site:
     extra: str = ""
     nodes: str = "cn[01-02]"
     requeue_delay_s: str = "0.05"
+    launcher_grace_s: str = "0.3"
     program: Program | None = None
 
     @property
@@ -46,7 +47,7 @@ RunDir: {self.directory}/run
 RequeueDelay: {self.requeue_delay_s}
 HeartbeatInterval: 0.2
 NodeDownTimeout: 1.5
-LauncherGrace: 0.3
+LauncherGrace: {self.launcher_grace_s}
 {self.extra}
 Nodes:
   - {{name: "{self.nodes}", address: "unix:{self.directory}/{{name}}.sock", cpu: 4, memory: 4G}}

@@ -35,9 +35,19 @@ def test_a_reader_that_fell_behind_is_told_and_a_new_one_gets_what_is_kept() -> 
 
 def test_a_restored_log_goes_on_counting() -> None:
     log = DecisionLog()
-    log.restore(filled(4).after(2))
+    log.restore(filled(4).after(2), 4)
     assert (log.first_cursor, log.last_cursor) == (3, 4)
     assert log.add(1.0, DecisionKind.RUN, job(), None, "", "").cursor == 5
+
+
+def test_a_log_from_a_backup_is_no_continuation() -> None:
+    log = DecisionLog()
+    log.restore(filled(4).after(0), 1_000_004)
+    with pytest.raises(CraneError, match="too old"):
+        log.after(4)
+    record = log.add(1.0, DecisionKind.RUN, job(), None, "", "")
+    assert record.cursor == 1_000_005
+    assert log.after(1_000_004) == [record]
 
 
 def test_only_a_requeue_says_not_before() -> None:

@@ -137,6 +137,11 @@ class ControllerServiceStub:
                 request_serializer=crane_dot_hooks_dot_v1_dot_ctld__service__pb2.GetClusterRequest.SerializeToString,
                 response_deserializer=crane_dot_hooks_dot_v1_dot_ctld__service__pb2.GetClusterResponse.FromString,
                 _registered_method=True)
+        self.BackupStore = channel.unary_stream(
+                '/crane.hooks.v1.ControllerService/BackupStore',
+                request_serializer=crane_dot_hooks_dot_v1_dot_ctld__service__pb2.BackupStoreRequest.SerializeToString,
+                response_deserializer=crane_dot_hooks_dot_v1_dot_ctld__service__pb2.BackupStoreResponse.FromString,
+                _registered_method=True)
 
 
 class ControllerServiceServicer:
@@ -290,6 +295,14 @@ class ControllerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BackupStore(self, request, context):
+        """*administrator*. A complete and checked copy of the controller's store as it is at one moment, in pieces; the controller goes on
+        working. RESOURCE_EXHAUSTED: another copy is being made (retry later).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControllerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -392,6 +405,11 @@ def add_ControllerServiceServicer_to_server(servicer, server):
                     servicer.GetCluster,
                     request_deserializer=crane_dot_hooks_dot_v1_dot_ctld__service__pb2.GetClusterRequest.FromString,
                     response_serializer=crane_dot_hooks_dot_v1_dot_ctld__service__pb2.GetClusterResponse.SerializeToString,
+            ),
+            'BackupStore': grpc.unary_stream_rpc_method_handler(
+                    servicer.BackupStore,
+                    request_deserializer=crane_dot_hooks_dot_v1_dot_ctld__service__pb2.BackupStoreRequest.FromString,
+                    response_serializer=crane_dot_hooks_dot_v1_dot_ctld__service__pb2.BackupStoreResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -937,6 +955,33 @@ class ControllerService:
             '/crane.hooks.v1.ControllerService/GetCluster',
             crane_dot_hooks_dot_v1_dot_ctld__service__pb2.GetClusterRequest.SerializeToString,
             crane_dot_hooks_dot_v1_dot_ctld__service__pb2.GetClusterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BackupStore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/crane.hooks.v1.ControllerService/BackupStore',
+            crane_dot_hooks_dot_v1_dot_ctld__service__pb2.BackupStoreRequest.SerializeToString,
+            crane_dot_hooks_dot_v1_dot_ctld__service__pb2.BackupStoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

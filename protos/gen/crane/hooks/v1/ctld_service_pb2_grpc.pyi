@@ -87,6 +87,10 @@ class ControllerServiceStub:
     """*administrator*. Closes breakers that tripped; jobs held for them stay held until released. Idempotent."""
     GetCluster: _grpc.UnaryUnaryMultiCallable[_ctld_service_pb2.GetClusterRequest, _ctld_service_pb2.GetClusterResponse]
     """Version, cluster, default partition, configuration digest."""
+    BackupStore: _grpc.UnaryStreamMultiCallable[_ctld_service_pb2.BackupStoreRequest, _ctld_service_pb2.BackupStoreResponse]
+    """*administrator*. A complete and checked copy of the controller's store as it is at one moment, in pieces; the controller goes on
+    working. RESOURCE_EXHAUSTED: another copy is being made (retry later).
+    """
 
 @_typing.type_check_only
 class ControllerServiceAsyncStub(ControllerServiceStub):
@@ -145,6 +149,10 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     """*administrator*. Closes breakers that tripped; jobs held for them stay held until released. Idempotent."""
     GetCluster: _aio.UnaryUnaryMultiCallable[_ctld_service_pb2.GetClusterRequest, _ctld_service_pb2.GetClusterResponse]  # type: ignore[assignment]
     """Version, cluster, default partition, configuration digest."""
+    BackupStore: _aio.UnaryStreamMultiCallable[_ctld_service_pb2.BackupStoreRequest, _ctld_service_pb2.BackupStoreResponse]  # type: ignore[assignment]
+    """*administrator*. A complete and checked copy of the controller's store as it is at one moment, in pieces; the controller goes on
+    working. RESOURCE_EXHAUSTED: another copy is being made (retry later).
+    """
 
 class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
     """For front ends. Every call needs a user's token; a user sees and changes own jobs only; what is marked *administrator* needs one.
@@ -320,6 +328,16 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ctld_service_pb2.GetClusterResponse, _abc.Awaitable[_ctld_service_pb2.GetClusterResponse]]:
         """Version, cluster, default partition, configuration digest."""
+
+    @_abc_1.abstractmethod
+    def BackupStore(
+        self,
+        request: _ctld_service_pb2.BackupStoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_ctld_service_pb2.BackupStoreResponse], _abc.AsyncIterator[_ctld_service_pb2.BackupStoreResponse]]:
+        """*administrator*. A complete and checked copy of the controller's store as it is at one moment, in pieces; the controller goes on
+        working. RESOURCE_EXHAUSTED: another copy is being made (retry later).
+        """
 
 def add_ControllerServiceServicer_to_server(servicer: ControllerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
