@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
-from tests.support.drivers_exercised import drivers_in
+from tests.support.drivers_exercised import summary
 from tests.support.leaks import no_leaks
 
 # Two busy cores make any deadline a coin toss. In CI the examples are the same in every run.
@@ -17,8 +17,8 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Tells which containment drivers the tests ran with: the machine decides that, and a reader of the output cannot see it."""
-    if drivers := drivers_in(terminalreporter.getreports("passed")):
-        terminalreporter.write_line(f"containment drivers exercised: {', '.join(drivers)}")
+    for line in summary(terminalreporter.getreports("passed")):
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(autouse=True)

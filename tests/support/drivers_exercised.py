@@ -1,20 +1,32 @@
-"""Which containment drivers a session's tests have run with."""
+"""Which containment drivers a session's tests have run with, and how long anybody has kept them waiting meanwhile."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pytest
 
 from cranehooks.execution.containment.detect import DRIVERS
 
-_PROPERTY = "containment driver"
+_DRIVER = "containment driver"
+_SILENCE = "silence"
 
 
 def exercised(test: pytest.Item, driver: str) -> None:
     """Notes that a test runs with this driver; it is told if the test passes, in whichever process it runs."""
-    test.user_properties.append((_PROPERTY, driver))
+    test.user_properties.append((_DRIVER, driver))
 
 
-def drivers_in(reports: Iterable[pytest.TestReport]) -> list[str]:
-    """The drivers of these tests, in their order."""
-    seen = {value for report in reports for name, value in report.user_properties if name == _PROPERTY}
-    return [driver for driver in DRIVERS if driver in seen]
+def silence(test: pytest.Item, slowest_s: float, unloaded_s: float) -> None:
+    """Notes the slowest answer while something tried to get away, and while nothing did."""
+    test.user_properties.append((_SILENCE, (slowest_s, unloaded_s)))
+
+
+def summary(reports: Iterable[pytest.TestReport]) -> Iterator[str]:
+    """Lines for the end of a session."""
+    properties = [named for report in reports for named in report.user_properties]
+    seen = {value for name, value in properties if name == _DRIVER}
+    if seen:
+        yield f"containment drivers exercised: {', '.join(driver for driver in DRIVERS if driver in seen)}"
+    silences = [value for name, value in properties if name == _SILENCE]
+    if silences:
+        slowest, unloaded = (max(column) * 1000 for column in zip(*silences, strict=True))
+        yield f"slowest answer during {len(silences)} escapes: {slowest:.0f} ms; without any: {unloaded:.0f} ms"

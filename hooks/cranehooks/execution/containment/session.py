@@ -119,7 +119,7 @@ class SessionCell:
             except ProcessLookupError:
                 continue
             pending += _children(pid)
-            if fields[0] not in _ENDED_STATES:
+            if not _has_ended(fields):
                 found[pid] = int(fields[19])
                 self.sessions.add(int(fields[3]))
         return found
@@ -241,7 +241,7 @@ def _members_of_sessions(leaders: Mapping[int, int]) -> Iterable[tuple[int, int]
             continue
         began = leaders.get(int(fields[3]))
         # A session of that number that began later is somebody else's; no member is older than its leader.
-        if began is not None and int(fields[19]) >= began and fields[0] not in _ENDED_STATES:
+        if began is not None and int(fields[19]) >= began and not _has_ended(fields):
             yield int(name), int(fields[19])
 
 
@@ -280,6 +280,11 @@ def _parents(names: Iterable[str]) -> Iterable[tuple[int, int]]:
 
 def _is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").exists()
+
+
+def _has_ended(fields: Sequence[bytes]) -> bool:
+    # A process whose first thread has ended looks like a zombie while others go on.
+    return fields[0] in _ENDED_STATES and int(fields[17]) <= 1
 
 
 def _signal(pid: int, started: int, number: int) -> None:
