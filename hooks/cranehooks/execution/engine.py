@@ -4,9 +4,7 @@ A host calls `poll` when `fileno` is readable or `next_deadline` has come; every
 """
 
 import errno
-import functools
 import os
-import pwd
 import select
 import signal
 import time
@@ -20,10 +18,10 @@ from cranehooks.execution import scripts
 from cranehooks.execution.capture import Capture, Undecodable
 from cranehooks.execution.containment.cells import Cell, Containment
 from cranehooks.execution.process import OWNED_PIDS, Process, SpawnError, SpawnRequest, reap_orphans, spawn
+from cranehooks.execution.records import BegunScript, record_of
 from cranehooks.lifecycle import Strength, Timer
 from cranehooks.model.ids import RunId
-from cranehooks.model.outcome import OK
-from cranehooks.model.run import HookRun, Leftover, RunSpec, ScriptRun, ScriptStarted
+from cranehooks.model.run import HookRun, Leftover, RunSpec, ScriptStarted
 
 OnFinished = Callable[[HookRun], None]
 OnScriptStarted = Callable[[ScriptStarted], None]
@@ -32,19 +30,6 @@ OnStderr = Callable[[bytes], None]
 _READ_BYTES = 1 << 16
 _LAST_READS = 32
 """Enough for the largest pipe an ordinary user can make; more means that somebody else keeps writing."""
-
-
-@dataclass(slots=True)
-class _Script:
-    """The script under way, or one that has been."""
-
-    path: str
-    started_at: float
-    started_mono: float
-    duration_s: float = 0.0
-    sha256: str = ""
-    interpreter: str = ""
-    capture: Capture | None = None
 
 
 @dataclass(slots=True)
@@ -64,12 +49,16 @@ class _Active:
     """What the script under way writes into, by our end; and who is told besides the capture."""
     wake_fds: set[int] = field(default_factory=set)
     deadlines: dict[Timer, float] = field(default_factory=dict)
-    scripts: list[_Script] = field(default_factory=list)
+    scripts: list[BegunScript] = field(default_factory=list)
     leftovers: dict[int, Leftover] = field(default_factory=dict)
     is_killed: bool = False
     """KILL went to everything of the script under way: what is found dying afterwards was not left behind."""
     is_cell_spent: bool = False
     """The cell has been killed: the next script needs a new one."""
+    not_enforced: tuple[str, ...] = ()
+    """Limits that do not hold here."""
+    oom_kills: int = 0
+    """In the cell, by the scripts before this one."""
 
     @property
     def run_id(self) -> RunId:
@@ -265,7 +254,7 @@ class Engine:
     def _spawn(self, run: _Active, index: int) -> lifecycle.Event:
         spec = run.spec
         path = spec.scripts[index]
-        script = _Script(path, time.time(), self._clock())
+        script = BegunScript(path, time.time(), self._clock())
         run.scripts.append(script)
         run.leftovers.clear()
         run.is_killed = run.is_cell_spent = False
@@ -277,8 +266,12 @@ class Engine:
         try:
             if run.cell is None:
                 name = run.run_id
-                make_inside = self._containment.create_inside
-                run.cell = self._containment.create(name) if spec.cgroup is None else make_inside(spec.cgroup, name)
+                run.cell = (
+                    self._containment.create(name, limits=spec.limits)
+                    if spec.cgroup is None
+                    else self._containment.create_inside(spec.cgroup, name, limits=spec.limits)
+                )
+                run.not_enforced, run.oom_kills = run.cell.not_enforced, 0
             run.process = self._spawn_in(run, run.cell, script)
         except SpawnError as error:
             return lifecycle.SpawnFailed(error.errno, scripts.spawn_detail(error, script.interpreter))
@@ -291,7 +284,7 @@ class Engine:
             run.on_script_started(ScriptStarted(run.run_id, index, path, script.sha256, process.pid, process.start_time))
         return lifecycle.Started()
 
-    def _spawn_in(self, run: _Active, cell: Cell, script: _Script) -> Process:
+    def _spawn_in(self, run: _Active, cell: Cell, script: BegunScript) -> Process:
         spec = run.spec
         pipes: dict[int, OnStderr | None] = {}
         with ExitStack() as lent, ExitStack() as ours:
@@ -338,6 +331,7 @@ class Engine:
     def _keep_leftovers(self, run: _Active, cell: Cell) -> lifecycle.Event | None:
         """Leave alone what lives, with a cell of its own; where that cannot be noted it is killed."""
         self._drain(run)
+        _note_oom_kills(run, cell)
         kept = tuple(cell.members())
         if kept:
             try:
@@ -360,6 +354,7 @@ class Engine:
         if not is_empty:
             return None
         self._drain(run)
+        _note_oom_kills(run, cell)
         if run.is_cell_spent or run.is_killed:
             cell.remove()
             run.cell = None
@@ -378,7 +373,12 @@ class Engine:
         if run.cell is not None:
             run.cell.remove()
         del self._active[run.run_id]
-        self._ended.append((run.on_finished, _record(run, ends, self._clock(), self._undecodable)))
+        self._ended.append((run.on_finished, self._record(run, ends)))
+
+    def _record(self, run: _Active, ends: tuple[lifecycle.ScriptEnd, ...]) -> HookRun:
+        notes = (f"limits of {', '.join(run.not_enforced)} do not hold here",) if run.not_enforced else ()
+        duration_s = self._clock() - run.started_mono
+        return record_of(run.spec, run.started_at, duration_s, run.scripts, ends, notes, self._undecodable)
 
     # ---- descriptors
 
@@ -432,6 +432,15 @@ class Engine:
         os.close(fd)
 
 
+def _note_oom_kills(run: _Active, cell: Cell) -> None:
+    """Blame the script that has just ended for processes killed for want of memory since the one before."""
+    if run.spec.limits is None:
+        return
+    kills = cell.usage().oom_kills or 0
+    run.scripts[-1].oom_kills = kills - run.oom_kills
+    run.oom_kills = kills
+
+
 def _signal_all(cell: Cell | None, strength: Strength) -> None:
     if cell is None:
         return
@@ -442,44 +451,3 @@ def _signal_all(cell: Cell | None, strength: Strength) -> None:
             cell.signal_all(signal.SIGCONT)
         case Strength.KILL:
             cell.kill()
-
-
-def _record(run: _Active, ends: tuple[lifecycle.ScriptEnd, ...], now: float, undecodable: Undecodable) -> HookRun:
-    records = []
-    for end in ends:
-        path = run.spec.scripts[end.index]
-        # A script refused because time was up, or stop was asked for, was never begun.
-        begun = run.scripts[end.index] if end.index < len(run.scripts) else _Script(path, time.time(), now)
-        capture = begun.capture
-        records.append(
-            ScriptRun(
-                path,
-                end.outcome,
-                begun.started_at,
-                begun.duration_s,
-                begun.sha256,
-                capture.text(undecodable) if capture else "",
-                capture.written_bytes if capture else 0,
-                end.leftovers,
-                end.kept,
-            )
-        )
-    outcome = next((record.outcome for record in records if not record.outcome.ok), OK)
-    uid = run.spec.credentials.uid if run.spec.credentials else os.geteuid()
-    return HookRun(
-        run.spec.key,
-        run.spec.user or _user_name(uid),
-        run.started_at,
-        now - run.started_mono,
-        outcome,
-        tuple(records),
-        notes=run.spec.notes,
-    )
-
-
-@functools.lru_cache(maxsize=256)
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)

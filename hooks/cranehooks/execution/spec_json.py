@@ -3,6 +3,7 @@
 from typing import Any
 
 from cranehooks.model.ids import Attempt, JobId, NodeName, RunId, StepId, TaskId
+from cranehooks.model.limits import Device, DeviceKind, DeviceRules, Limits
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import Credentials, HookKey, HookRun, Leftover, RunSpec, ScriptRun, ScriptStarted, TimeoutScope
@@ -52,6 +53,7 @@ def encode_spec(spec: RunSpec) -> Json:
         "inherit_stdio": spec.inherit_stdio,
         "arguments": list(spec.arguments),
         "cgroup": spec.cgroup,
+        "limits": None if spec.limits is None else encode_limits(spec.limits),
         "notes": list(spec.notes),
         "keeps": sorted(spec.keeps),
     }
@@ -76,9 +78,39 @@ def decode_spec(data: Json) -> RunSpec:
         inherit_stdio=data["inherit_stdio"],
         arguments=tuple(data["arguments"]),
         cgroup=data["cgroup"],
+        limits=None if data["limits"] is None else decode_limits(data["limits"]),
         notes=tuple(data["notes"]),
         keeps=frozenset(data["keeps"]),
     )
+
+
+def encode_limits(limits: Limits) -> Json:
+    rules = limits.devices
+    return {
+        "memory_bytes": limits.memory_bytes,
+        "swap_bytes": limits.swap_bytes,
+        "cpu_cores": limits.cpu_cores,
+        "cpu_weight": limits.cpu_weight,
+        "pids": limits.pids,
+        "cpuset": limits.cpuset,
+        "io_weight": limits.io_weight,
+        "devices": None if rules is None else [_encode_devices(rules.denied), _encode_devices(rules.allowed)],
+        "measures_memory": limits.measures_memory,
+    }
+
+
+def decode_limits(data: Json) -> Limits:
+    rules = data["devices"]
+    devices = None if rules is None else DeviceRules(_decode_devices(rules[0]) or (), _decode_devices(rules[1]))
+    return Limits(**{**data, "devices": devices})
+
+
+def _encode_devices(devices: tuple[Device, ...] | None) -> list[Any] | None:  # Any: JSON
+    return None if devices is None else [[device.kind.value, device.major, device.minor] for device in devices]
+
+
+def _decode_devices(data: list[Any] | None) -> tuple[Device, ...] | None:  # Any: JSON
+    return None if data is None else tuple(Device(DeviceKind(kind), major, minor) for kind, major, minor in data)
 
 
 def encode_started(started: ScriptStarted) -> Json:

@@ -1,5 +1,6 @@
 """What bounds the processes of one cell, what they have used, and what a containment driver can enforce."""
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import Enum
 
@@ -129,6 +130,6 @@ class Offers:
     """One sentence for an administrator; empty: nothing."""
 
 
-def words(kinds: frozenset[LimitKind]) -> tuple[str, ...]:
+def words(kinds: AbstractSet[LimitKind]) -> tuple[str, ...]:
     """Their names, in the order of the enumeration."""
     return tuple(kind.value for kind in LimitKind if kind in kinds)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from cranehooks.model.ids import Attempt, JobId, NodeName, RunId, StepId, TaskId
+from cranehooks.model.limits import Limits
 from cranehooks.model.outcome import OK, Outcome
 from cranehooks.model.points import HookPoint
 
@@ -76,6 +77,8 @@ class RunSpec:
     """After the path in argv (crun hooks get the application's argv)."""
     cgroup: str | None = None
     """Absolute directory of an existing cgroup to run in (task hooks); None: a cgroup of its own where the driver has one."""
+    limits: Limits | None = None
+    """Of the run's own cgroup; those that do not hold where it runs are told in its record."""
     notes: tuple[str, ...] = ()
     """For the record of the run: what was passed over when it was planned."""
     keeps: frozenset[str] = frozenset()

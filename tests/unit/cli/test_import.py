@@ -205,6 +205,13 @@ def test_files_that_include_themselves(tmp_path: Path, capsys: pytest.CaptureFix
     assert "missing.conf: cannot be read: No such file" in capsys.readouterr().err
 
 
+def test_a_file_named_after_a_cluster_that_has_no_name(tmp_path: Path) -> None:
+    path = tmp_path / "slurm.conf"
+    path.write_text("Include %c.conf\nClusterName=late\n")
+    with pytest.raises(SlurmConfError, match=r"slurm.conf:1: %c in %c.conf is the cluster's name, and no ClusterName"):
+        read(path)
+
+
 def test_a_value_that_changes_an_earlier_one_is_told(tmp_path: Path) -> None:
     path = tmp_path / "slurm.conf"
     path.write_text("ClusterName=a\nNodeName=n1\nSchedulerParameters+=nohold_on_prolog_fail\n")

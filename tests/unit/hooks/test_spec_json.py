@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cranehooks.execution import spawner_messages as messages
 from cranehooks.execution import spec_json
 from cranehooks.model.ids import Attempt, JobId
+from cranehooks.model.limits import DeviceRules, Limits
 from cranehooks.model.outcome import OK, Outcome
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookKey, HookRun, RunSpec, ScriptRun, ScriptStarted
@@ -22,6 +23,24 @@ TEXT = st.text(st.characters(exclude_characters="\0"), max_size=8)
 st.register_type_strategy(str, TEXT)
 st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
 
+
+def positive(highest: int | None = None) -> st.SearchStrategy[int | None]:
+    return st.none() | st.integers(1, highest)
+
+
+LIMITS = st.builds(
+    Limits,
+    memory_bytes=positive(),
+    swap_bytes=positive(),
+    cpu_cores=st.none() | st.floats(0.01, 1000),
+    cpu_weight=positive(10_000),
+    pids=positive(),
+    cpuset=st.none() | st.just("0-3,8"),
+    io_weight=positive(10_000),
+    devices=st.none() | st.builds(DeviceRules),
+    measures_memory=st.booleans(),
+)
+st.register_type_strategy(Limits, LIMITS)
 KEY = HookKey(HookPoint.PROLOG, JobId(1), Attempt(1))
 SPECS = st.builds(RunSpec, environment=st.dictionaries(TEXT, TEXT, max_size=3))
 RUNS = st.builds(HookRun)
@@ -46,6 +65,7 @@ def test_runs_survive(run: HookRun) -> None:
     ("model", "encode", "value"),
     [
         (RunSpec, spec_json.encode_spec, RunSpec(KEY, (), {}, None)),
+        (Limits, spec_json.encode_limits, Limits()),
         (HookRun, spec_json.encode_run, HookRun(KEY, "root", 1.0, 2.0)),
         (ScriptRun, spec_json.encode_script, ScriptRun("/a", OK, 1.0, 2.0)),
         (ScriptStarted, spec_json.encode_started, ScriptStarted(KEY.run_id, 0, "/a", "", 1, 2)),
@@ -53,7 +73,7 @@ def test_runs_survive(run: HookRun) -> None:
 )
 def test_every_field_is_carried(
     model: type, encode: Callable[[Any], dict[str, Any]], value: object
-) -> None:  # Any: of four types
+) -> None:  # Any: of five types
     """A field that is added to the model and not here would be lost in silence where it has a default."""
     assert encode(value).keys() == {field.name for field in dataclasses.fields(model)}
     assert len(dataclasses.fields(HookKey)) == 6

@@ -59,10 +59,12 @@ def read(path: Path) -> list[Line]:
     Raises:
         SlurmConfError: One of them cannot be read, or they include one another without end.
     """
-    return list(_lines(path, path.absolute().parent, 0))
+    lines: list[Line] = []
+    _read_into(lines, path, path.absolute().parent, 0)
+    return lines
 
 
-def _lines(path: Path, directory: Path, depth: int) -> Iterator[Line]:
+def _read_into(lines: list[Line], path: Path, directory: Path, depth: int) -> None:
     if depth > _MOST_INCLUDES:
         message = f"{path}: more than {_MOST_INCLUDES} files include one another"
         raise SlurmConfError(message)
@@ -75,9 +77,21 @@ def _lines(path: Path, directory: Path, depth: int) -> Iterator[Line]:
         found = _INCLUDE.fullmatch(logical)
         if found is not None:
             # Relative names start at the directory of the first file, wherever the line stands.
-            yield from _lines(directory / found.group(1).strip('"'), directory, depth + 1)
+            name = _named(found.group(1).strip('"'), lines, f"{path}:{number}")
+            _read_into(lines, directory / name, directory, depth + 1)
         else:
-            yield _line(str(path), number, logical)
+            lines.append(_line(str(path), number, logical))
+
+
+def _named(include: str, lines: list[Line], place: str) -> str:
+    """The name of an included file: `%c` stands for the cluster's, which must have been given before."""
+    if "%c" not in include:
+        return include
+    cluster = next((name for line in reversed(lines) if (name := line.get("clustername")) is not None), None)
+    if cluster is None:
+        message = f"{place}: %c in {include} is the cluster's name, and no ClusterName has been given before"
+        raise SlurmConfError(message)
+    return include.replace("%c", cluster)
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:

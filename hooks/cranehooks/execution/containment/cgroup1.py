@@ -76,14 +76,16 @@ class FreezerCell:
         return members(self.directory)
 
     def is_empty(self) -> bool:
-        live = set(pids(self.directory))
-        for pid in self._watched.keys() - live:
-            os.close(self._watched.pop(pid))
-        for pid in live - self._watched.keys():
-            with contextlib.suppress(ProcessLookupError):
-                self._watched[pid] = os.pidfd_open(pid)
-        # One that has gone since leaves nothing to wait for, and what it forked is asked for again.
-        return not self._watched and not (live and pids(self.directory))
+        while True:
+            live = set(pids(self.directory))
+            for pid in self._watched.keys() - live:
+                os.close(self._watched.pop(pid))
+            for pid in live - self._watched.keys():
+                with contextlib.suppress(ProcessLookupError):
+                    self._watched[pid] = os.pidfd_open(pid)
+            # Those that have gone since leave nothing to wait for; what they forked is found by another look.
+            if self._watched or not live:
+                return not live
 
     def kill(self) -> None:
         if self.directory.is_dir():

@@ -66,15 +66,16 @@ class SessionCell:
         return [Leftover(pid, command_of(pid)) for pid in self._live()]
 
     def is_empty(self) -> bool:
-        live = self._live()
-        for pid in self._watched.keys() - live.keys():
-            os.close(self._watched.pop(pid))
-        for pid in live:
-            if pid not in self._watched:
+        while True:
+            live = self._live()
+            for pid in self._watched.keys() - live.keys():
+                os.close(self._watched.pop(pid))
+            for pid in live.keys() - self._watched.keys():
                 with contextlib.suppress(ProcessLookupError):
                     self._watched[pid] = os.pidfd_open(pid)
-        # One that has gone since leaves nothing to wait for.
-        return not self._watched
+            # Those that have gone since leave nothing to wait for; what they forked is found by another look.
+            if self._watched or not live:
+                return not live
 
     def kill(self) -> None:
         for _ in range(_KILL_ROUNDS):
