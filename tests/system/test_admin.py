@@ -14,7 +14,7 @@ from tests.support.scripted_cluster import PATIENCE_S, ScriptedCluster
 JOB_KEYS = {
     "job_id", "attempt", "state", "reason", "kind", "name", "user", "account", "partition", "num_nodes", "ntasks", "requeue",
     "time_limit_s", "array_job_id", "array_task_id", "nodes", "busy_nodes", "exit", "requeue_count", "submitted_at", "started_at",
-    "ended_at", "not_before", "steps",
+    "ended_at", "not_before", "steps", "shares", "usage",
 }  # fmt: skip
 RUN_KEYS = {
     "run_id", "point", "job_id", "attempt", "step_id", "task_id", "node", "place", "user", "started_at", "duration_s",
@@ -22,7 +22,7 @@ RUN_KEYS = {
 }  # fmt: skip
 NODE_KEYS = {
     "name", "up", "use", "drained", "drain_causes", "cpus", "cpus_used", "memory_bytes", "memory_used_bytes", "gres", "partitions",
-    "job_ids", "owed_epilogs", "last_heartbeat", "address", "version", "config_digest", "config_differs", "boot_id", "containment",
+    "job_ids", "owed_epilogs", "last_heartbeat", "address", "version", "config_digest", "config_differs", "boot_id", "containment", "containment_lost", "gres_used",
 }  # fmt: skip
 
 

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 
-from cranecli.render.records import EventRecord, JobRecord, NodeRecord
+from cranecli.render.records import EventRecord, JobRecord, NodeRecord, StepRecord
 from cranecli.render.style import Style, Tone
 from cranecli.render.table import Column, table
 from cranecli.render.tables import event_line
 from cranecli.render.timeline import hook_name, timeline
 from cranecli.render.words import duration, joined, last_lines, local_time, memory, number, printable, wrapped
+from cranehooks.model.gres import held_text
 from cranehooks.model.job import ExitStatus, JobKind
+from cranehooks.model.limits import Usage
 from cranehooks.model.run import HookRun
+from cranehooks.model.usage import usage_sum, usage_text
 from cranekit import hostlist
 
 _KIND_NAMES = {JobKind.BATCH: "batch job", JobKind.ALLOCATION: "allocation", JobKind.RUN: "crun"}
@@ -101,6 +104,24 @@ def _job_facts(job: JobRecord) -> Iterator[str]:
         yield f"starts again not before {local_time(job.not_before)}"
     if job.busy_nodes:
         yield f"Epilog still runs on {hostlist.fold(list(job.busy_nodes))}"
+    yield from _holdings(job)
+    if total := usage_sum(job.usage.values()):
+        places = f" on {len(job.usage)} nodes" if len(job.usage) > 1 else ""
+        yield f"used {usage_text(total)}{places}"
+
+
+def _holdings(job: JobRecord) -> Iterator[str]:
+    """What it holds, or held: nodes with the same on one line."""
+    nodes: dict[str, list[str]] = {}
+    for share in job.shares:
+        parts = [f"{number(share.cpus)} CPUs"]
+        if share.memory_bytes:
+            parts.append(memory(share.memory_bytes))
+        parts += [held_text(share.devices)] if share.devices else []
+        nodes.setdefault(", ".join(parts), []).append(share.node)
+    word = "held" if job.has_ended else "holds"
+    for text, names in nodes.items():
+        yield f"{word} {text} on {hostlist.fold(names)}"
 
 
 def _steps(job: JobRecord, style: Style) -> list[str]:
@@ -111,24 +132,34 @@ def _steps(job: JobRecord, style: Style) -> list[str]:
         Column("TASKS", right=True),
         Column("EXIT"),
         Column("TIME"),
+        Column("CPU"),
+        Column("MEMORY"),
         Column("REASON"),
     ]
     rows = [
         [
             step.step_id, "Cancelled" if step.cancelled and step.state == "Ended" else step.state, hostlist.fold(list(step.nodes)), str(step.ntasks or 1),
             str(step.exit) if step.state == "Ended" else "-",
-            duration(step.ended_at - step.started_at) if step.started_at and step.ended_at else "-", step.reason,
+            duration(step.ended_at - step.started_at) if step.started_at and step.ended_at else "-",
+            *_used(step), step.reason,
         ]
         for step in job.steps
     ]  # fmt: skip
     return table(columns, rows, style)
 
 
+def _used(step: StepRecord) -> tuple[str, str]:
+    """CPU time on all nodes, and the highest peak of memory on one."""
+    total = usage_sum(step.usage.values()) or Usage()
+    cpu = "-" if total.cpu_s is None else duration(total.cpu_s)
+    return cpu, "-" if total.memory_peak_bytes is None else memory(total.memory_peak_bytes)
+
+
 def _node_facts(node: NodeRecord) -> Iterator[str]:
     used = f"{memory(node.memory_used_bytes)} of " if node.memory_used_bytes else ""
     yield joined([
         f"{number(node.cpus_used)} of {number(node.cpus)} CPUs in use", f"memory {used}{memory(node.memory_bytes)}",
-        f"gres {node.gres}" if node.gres else "", f"partitions {', '.join(node.partitions)}",
+        f"gres {node.gres}{f' (in use {node.gres_used})' if node.gres_used else ''}" if node.gres else "", f"partitions {', '.join(node.partitions)}",
     ])  # fmt: skip
     if node.job_ids:
         yield f"jobs {', '.join(map(str, node.job_ids))}"

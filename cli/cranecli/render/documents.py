@@ -1,6 +1,7 @@
 """The JSON that `-o json` prints: stable names, numbers as numbers, times in RFC 3339, words in lower case."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from cranecli.render.records import (
@@ -14,7 +15,8 @@ from cranecli.render.records import (
 )
 from cranecli.render.timeline import place_of
 from cranecli.render.words import rfc3339
-from cranehooks.model.job import ExitStatus
+from cranehooks.model.job import ExitStatus, NodeShare
+from cranehooks.model.limits import Usage
 from cranehooks.model.outcome import Outcome
 from cranehooks.model.run import HookRun, ScriptRun
 
@@ -48,6 +50,8 @@ def job_document(job: JobRecord, *, complete: bool = False) -> Document:
         "ended_at": rfc3339(job.ended_at),
         "not_before": rfc3339(job.not_before),
         "steps": [_step(step) for step in job.steps],
+        "shares": [_share(share) for share in job.shares],
+        "usage": _usages(job.usage),
     }
     if complete:
         document["history"] = [_history(event) for event in job.history]
@@ -68,6 +72,7 @@ def node_document(node: NodeRecord) -> Document:
         "memory_bytes": node.memory_bytes,
         "memory_used_bytes": node.memory_used_bytes,
         "gres": node.gres,
+        "gres_used": node.gres_used,
         "partitions": list(node.partitions),
         "job_ids": list(node.job_ids),
         "owed_epilogs": list(node.owed_epilogs),
@@ -165,7 +170,26 @@ def _step(step: StepRecord) -> Document:
         "reason": step.reason,
         "started_at": rfc3339(step.started_at),
         "ended_at": rfc3339(step.ended_at),
+        "usage": _usages(step.usage),
     }
+
+
+def _share(share: NodeShare) -> Document:
+    return {
+        "node": share.node,
+        "ntasks": share.ntasks,
+        "cpus": share.cpus,
+        "memory_bytes": share.memory_bytes,
+        "gres": share.gres,
+        "devices": {held.name: list(held.indexes) for held in share.devices},
+    }
+
+
+def _usages(by_node: Mapping[str, Usage]) -> list[Document]:
+    return [
+        {"node": node, "cpu_s": usage.cpu_s, "memory_peak_bytes": usage.memory_peak_bytes, "oom_kills": usage.oom_kills}
+        for node, usage in by_node.items()
+    ]
 
 
 def _history(event: HistoryRecord) -> Document:

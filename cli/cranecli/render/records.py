@@ -1,12 +1,14 @@
 """What the controller answered, parsed once: JSON in, frozen values out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
+from cranehooks.model.gres import HeldDevices
 from cranehooks.model.ids import Attempt, JobId, NodeName, StepId, TaskId
-from cranehooks.model.job import ExitStatus, JobKind
+from cranehooks.model.job import ExitStatus, JobKind, NodeShare
+from cranehooks.model.limits import Usage
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookKey, HookRun, Leftover, ScriptRun
@@ -47,6 +49,8 @@ class StepRecord:
     name: str
     ntasks: int
     cancelled: bool = False
+    usage: Mapping[str, Usage] = field(default_factory=dict)
+    """By node, of those where it has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,10 @@ class JobRecord:
     steps: tuple[StepRecord, ...]
     history: tuple[HistoryRecord, ...]
     runs: tuple[HookRun, ...]
+    shares: tuple[NodeShare, ...] = ()
+    """What its attempt holds, or held, on each node."""
+    usage: Mapping[str, Usage] = field(default_factory=dict)
+    """By node, of those that its attempt has left."""
 
     @property
     def has_ended(self) -> bool:
@@ -126,6 +134,8 @@ class NodeRecord:
     gres: str
     containment: str
     containment_lost: str
+    gres_used: str = ""
+    """The devices that jobs hold."""
 
     @property
     def state(self) -> str:
@@ -192,6 +202,8 @@ def job_record(answer: Json) -> JobRecord:
         steps=tuple(_step(step) for step in _objects(answer, "steps")),
         history=tuple(_history(event) for event in _objects(answer, "history")),
         runs=tuple(hook_run(run) for run in _objects(answer, "runs")),
+        shares=tuple(_share(share) for share in _objects(answer, "shares")),
+        usage=_usages(answer),
     )
 
 
@@ -216,6 +228,7 @@ def node_record(answer: Json) -> NodeRecord:
         config_digest=_text(answer, "config_digest"),
         boot_id=_text(answer, "boot_id"),
         gres=_text(answer, "gres"),
+        gres_used=_text(answer, "gres_used"),
         containment=_text(answer, "containment"),
         containment_lost=_text(answer, "containment_lost"),
     )
@@ -313,6 +326,30 @@ def _step(answer: Json) -> StepRecord:
         name=_text(answer, "name"),
         ntasks=_int(answer, "ntasks"),
         cancelled=bool(answer.get("cancelled")),
+        usage=_usages(answer),
+    )
+
+
+def _share(answer: Json) -> NodeShare:
+    devices = (HeldDevices(_text(held, "name"), _ints(held, "indexes")) for held in _objects(answer, "devices"))
+    return NodeShare(
+        NodeName(_text(answer, "node")),
+        _int(answer, "ntasks"),
+        float(answer.get("cpus") or 0),
+        _int(answer, "memory_bytes"),
+        _text(answer, "gres"),
+        tuple(devices),
+    )
+
+
+def _usages(answer: Json) -> dict[str, Usage]:
+    return {_text(used, "node"): _usage(_object(used, "usage")) for used in _objects(answer, "usage")}
+
+
+def _usage(answer: Json) -> Usage:
+    cpu_s = answer.get("cpu_s")
+    return Usage(
+        None if cpu_s is None else float(cpu_s), _optional_int(answer, "memory_peak_bytes"), _optional_int(answer, "oom_kills")
     )
 
 
