@@ -18,6 +18,7 @@ from cranecli.hookctl.local_config import LocalConfig, LocalNode
 from cranecli.hookctl.warden import descendants
 from cranecli.render.records import JobRecord, NodeRecord, job_record, node_record, objects
 from cranehooks.execution.containment.hierarchies import of_instances
+from cranehooks.model.gres import NodeDevice
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookRun
 from tests.support.eventually import eventually
@@ -102,6 +103,7 @@ class ScriptedCluster:
         nodes: int = 2,
         *,
         cpus: float = 4,
+        devices: Sequence[NodeDevice] = (),
         points: Sequence[str] = CONFIGURED,
         lists: Mapping[str, Sequence[str]] | None = None,
         hooks: Mapping[str, object] | None = None,
@@ -112,6 +114,7 @@ class ScriptedCluster:
         Args:
             nodes: How many.
             cpus: Of each.
+            devices: Of each.
             points: Where the tracing script is installed.
             lists: Points that have several scripts, with their names; the pattern `<point>.d/*` finds them.
             hooks: More keys of JobLifecycleHook.
@@ -134,7 +137,7 @@ class ScriptedCluster:
             for name in names:
                 self._install(f"{point}.d/{name}")
         section |= {"KillGrace": 0.5, **(hooks or {})}
-        node_list = tuple(LocalNode(f"cn{number:02d}", cpus) for number in range(1, nodes + 1))
+        node_list = tuple(LocalNode(f"cn{number:02d}", cpus, devices=tuple(devices)) for number in range(1, nodes + 1))
         self.cluster = LocalCluster(config=LocalConfig(node_list, {**_QUICK, **settings, "JobLifecycleHook": section}))
         self._idle_processes: set[int] = set()
 
