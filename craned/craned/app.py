@@ -1,6 +1,7 @@
 """Composition of a node daemon: makes the parts, joins them, runs them, and takes them down in order."""
 
 import asyncio
+import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -32,6 +33,7 @@ from craned.service.stdio import StepStdioService
 from craned.steps.bootstrap import BootstrapStarter, NodePlace, StepLimits
 from craned.steps.driver import Steps
 from craned.steps.files import StepFiles
+from craned.steps.login import UserRules
 from craned.steps.supervisor_client import Forked, Gone
 from craned.steps.supervisors import Nonces, SupervisorParent, supervisor_handler
 from cranehooks.execution.containment.detect import NONE, detect
@@ -41,6 +43,8 @@ from cranehooks.execution.spawner_client import SpawnerClient
 from cranehooks.journal import Journal, JournalError, Reading
 from cranehooks.model.ids import AttemptKey
 from cranehooks.run_metrics import HookRunMetrics
+from cranehooks.settings import ClusterSettings
+from cranehooks.settings.users import MissingHome, UnknownUser
 from cranekit.daemon import Stop, announce_ready
 from cranekit.errors import CraneError, ErrorCode
 from cranekit.local_socket import serve_local
@@ -97,9 +101,7 @@ async def serve(configuration: Configuration, places: Places, helpers: Helpers, 
         starter = BootstrapStarter(
             NodePlace(node.name, places.supervisors_socket, places.steps_dir, driver, helpers.cgroup_instance),
             nonces,
-            lambda: StepLimits(
-                configuration.settings.kill_grace, configuration.settings.launcher_grace, configuration.settings.allow_root_jobs
-            ),
+            lambda: _step_limits(configuration.settings),
             helpers.parent.fork,
             cells,
         )
@@ -174,10 +176,12 @@ async def serve(configuration: Configuration, places: Places, helpers: Helpers, 
 
 def _cards(configuration: Configuration, boot: str, address: str, driver: str, lost: str) -> Callable[[], NodeCard]:
     instance = secrets.token_hex(8)
+    # Only root can take on somebody else's identity.
+    only_uid = os.geteuid() or None
 
     def card() -> NodeCard:
         digest = configuration.settings.digest
-        return NodeCard(configuration.node.name, instance, boot, version("crane-hooks"), address, digest, driver, lost)
+        return NodeCard(configuration.node.name, instance, boot, version("crane-hooks"), address, digest, driver, lost, only_uid)
 
     return card
 
@@ -251,6 +255,21 @@ async def _recover(attempts: Attempts, ledger: Ledger, memory: Memory, user: str
         await attempts.go_on(key, continuation(remembered.state, user, now, has_rebooted=has_rebooted))
     if memory.attempts or memory.reports:
         log.info("recovered", attempts=len(memory.attempts), reports=len(memory.reports), has_rebooted=has_rebooted)
+
+
+def _step_limits(settings: ClusterSettings) -> StepLimits:
+    users = UserRules(
+        allow_root_jobs=settings.allow_root_jobs,
+        runs_unknown_users=settings.unknown_users is UnknownUser.RUN,
+        needs_home=settings.missing_home is MissingHome.FAIL,
+    )
+    return StepLimits(
+        settings.kill_grace,
+        settings.launcher_grace,
+        users,
+        settings.propagate_resource_limits,
+        allow_setuid_programs=settings.allow_setuid_programs,
+    )
 
 
 async def _end_kept(processes: JobProcesses, memory: Memory) -> None:

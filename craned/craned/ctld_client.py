@@ -45,6 +45,8 @@ class NodeCard:
     containment: str
     containment_lost: str = ""
     """What that cannot do, for people; empty: nothing is missed."""
+    only_uid: int | None = None
+    """Whose jobs alone it can run; None: anybody's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class ControllerClient:
             containment=card.containment,
             containment_lost=card.containment_lost,
             jobs=[_held_job(state) for state in jobs if state.phase is not Phase.RELEASED],
+            only_uid=card.only_uid,
         )
         try:
             answer = await self._stub.RegisterNode(request)

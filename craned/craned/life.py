@@ -8,13 +8,14 @@ from craned.places import Places, cgroup_instance, prepare
 from craned.steps.supervisors import SupervisorParent
 from cranehooks.execution.daemon import make_room, tell_of
 from cranehooks.execution.spawner_client import SpawnerClient, SpawnerError
-from cranekit.daemon import Stop, run_daemon
+from cranekit.daemon import Stop, protect_from_oom_killer, run_daemon
 from cranekit.errors import CraneError, ErrorCode
 
 
 def run(configuration: Configuration, run_dir: Path | None, state_dir: Path | None, ready_file: Path | None) -> int:
     """Serves until a signal stops it; the exit status."""
     settings = configuration.settings
+    protect_from_oom_killer()
     sockets = (run_dir or Path(settings.run_dir)).absolute()
 
     async def live(stop: Stop) -> None:

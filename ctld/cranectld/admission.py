@@ -54,6 +54,7 @@ class Admission:
             _check_script(spec.script)
         spec = _checked_devices(_sized(spec))
         _check_nodes(spec, partition)
+        _check_user(spec, partition, nodes)
         self._check_time(spec, partition)
         limit = spec.time_limit_s if spec.time_limit_s is not None else partition.max_time_s
         spec = replace(spec, time_limit_s=limit)
@@ -115,6 +116,17 @@ def _check_nodes(spec: JobSpec, partition: Partition) -> None:
     available = len(partition.nodes) - len(set(spec.exclude))
     if spec.num_nodes > available:
         raise refuse(f"{spec.num_nodes} nodes are more than the {available} that partition {partition.name} can give")
+
+
+def _check_user(spec: JobSpec, partition: Partition, nodes: Mapping[NodeName, Node]) -> None:
+    refusals = {name: nodes[name].refusal_of(spec) for name in partition.nodes if name not in spec.exclude}
+    wanted = [refusals[name] for name in spec.nodelist if refusals[name]]
+    able = [name for name, refusal in refusals.items() if not refusal]
+    if not wanted and len(able) >= spec.num_nodes:
+        return
+    first = next(filter(None, [*wanted, *refusals.values()]))
+    many = f"; {len(able)} of the {spec.num_nodes} nodes wanted can run it" if able and not wanted else ""
+    raise CraneError(ErrorCode.PERMISSION_DENIED, first + many)
 
 
 def _checked_devices(spec: JobSpec) -> JobSpec:

@@ -12,7 +12,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     from cranectld.configuration import Configuration, checked
     from cranekit import logs
-    from cranekit.daemon import Stop, run_daemon
+    from cranekit.daemon import Stop, protect_from_oom_killer, run_daemon
     from cranekit.yaml_lines import SettingsError
 
     try:
@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     logs.configure(arguments.log_level or settings.log_level.value)
     configuration = Configuration(arguments.config, settings)
     configuration.tell_cautions(settings)
+    protect_from_oom_killer()
 
     from cranectld.app import serve
 

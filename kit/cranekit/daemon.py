@@ -21,6 +21,27 @@ EXIT_FAILED = 1
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+OOM_SCORE_ADJ = -900
+"""Of a daemon that protects itself: the kernel takes it last, and yet before the machine stands still."""
+
+
+def protect_from_oom_killer(path: Path = Path("/proc/self/oom_score_adj")) -> bool:
+    """Has the kernel, short of memory, kill others first. Whoever started us decides if they have set a value; False: it is not ours to set.
+
+    Children inherit it: what runs on behalf of others must be given back its 0.
+    """
+    if os.geteuid() != 0:
+        return False
+    try:
+        if int(path.read_text(encoding="ascii")) == 0:
+            path.write_text(str(OOM_SCORE_ADJ), encoding="ascii")
+    except OSError as error:
+        # In a container root may lack the right.
+        _log.warning("daemon.unprotected", what="oom_score_adj", error=error.strerror)
+        return False
+    return True
+
+
 class Stop:
     """Becomes set when the daemon shall stop, with the reason."""
 

@@ -1,7 +1,7 @@
 """What a supervisor is started with, and the words between it, its parent and craned: protobuf in, model values out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -9,13 +9,14 @@ from google.protobuf.message import DecodeError
 from crane.hooks.v1 import supervisor_pb2 as pb
 from cranehooks import wire
 from cranehooks.model.ids import BATCH_STEP, Attempt, JobId, NodeName, StepId, StepKey, TaskId
-from cranehooks.model.job import JobSpec, StepSpec
+from cranehooks.model.job import SOFT_LIMITS, JobSpec, StepSpec
 from cranehooks.model.limits import Limits
 from cranehooks.model.points import HookPoint, Runner, points_of
 from cranehooks.model.run import TimeoutScope
 from cranehooks.profiles import TaskAction
 
 _TASK_POINTS: Final = frozenset(points_of(Runner.CSUPERVISOR))
+DEFAULT_UMASK: Final = 0o022
 _DEFAULT_INSTANCE: Final = "default"
 
 
@@ -86,6 +87,13 @@ class Bootstrap:
     """Of the job on this node. craned has set them; here they tell what is to be measured, and what a kill was for."""
     slurm_compatible_env: bool = False
     """Hooks and tasks have the SLURM_* names."""
+    home: str = ""
+    """Of the user, which must be there; empty: it need not."""
+    umask: int = DEFAULT_UMASK
+    """Of tasks; hooks have the default."""
+    soft_limits: Mapping[str, int] = field(default_factory=dict)
+    """Of tasks, by name (`SOFT_LIMITS`)."""
+    allow_setuid_programs: bool = False
 
     @property
     def is_batch(self) -> bool:
@@ -137,6 +145,10 @@ def _read(message: pb.SupervisorBootstrap) -> Bootstrap:
         nodes=tuple(NodeName(node) for node in message.nodes),
         limits=wire.job_limits_from_wire(message.limits),
         slurm_compatible_env=message.slurm_compatible_env,
+        home=message.home,
+        umask=message.umask if message.HasField("umask") else DEFAULT_UMASK,
+        soft_limits=dict(message.soft_limits),
+        allow_setuid_programs=message.allow_setuid_programs,
     )
 
 
@@ -170,6 +182,7 @@ def _problems(bootstrap: Bootstrap) -> list[str]:
         (not bootstrap.nonce, "there is no nonce"),
         (not bootstrap.craned_socket.startswith("/"), f"craned's socket {bootstrap.craned_socket!r} is no absolute path"),
         (not task_ids, "there is no task"),
+        (not bootstrap.soft_limits.keys() <= set(SOFT_LIMITS), f"there are no such limits: {sorted(bootstrap.soft_limits)}"),
         (len(set(task_ids)) != len(task_ids), f"task ids repeat: {task_ids}"),
         (not bootstrap.hooks.keys() <= _TASK_POINTS, "there are hooks that are no task hooks"),
         (any(not script.startswith("/") for script in scripts), f"hook scripts need absolute paths: {scripts}"),

@@ -6,6 +6,7 @@ live on.
 """
 
 import argparse
+import contextlib
 import gc
 import os
 import select
@@ -105,6 +106,9 @@ def _take_on_a_life_of_its_own(name: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     syscalls.set_child_subreaper()
+    with contextlib.suppress(OSError):
+        # A kernel without keys has none to give away.
+        syscalls.join_new_session_keyring()
     Path("/proc/self/comm").write_bytes(name.encode()[:_COMM_LIMIT])
 
 

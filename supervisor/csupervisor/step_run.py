@@ -200,9 +200,9 @@ class StepRun:
         try:
             self._streams.open_files()
         except OutputFileError as error:
-            _check_directory(bootstrap)
+            _check_directories(bootstrap)
             raise PreparationError(str(error)) from error
-        _check_directory(bootstrap)
+        _check_directories(bootstrap)
         try:
             batch = write_script(bootstrap) if bootstrap.is_batch else None
         except OSError as error:
@@ -216,7 +216,12 @@ class StepRun:
             raise PreparationError(message) from error
         oom_score_adj = _oom_score_adj_for_users()
         # Directives are bytes: a value that is no UTF-8 reaches its task as it is.
-        engine = Engine(self._cells.containment, oom_score_adj=oom_score_adj, keeps_undecodable=True)
+        engine = Engine(
+            self._cells.containment,
+            oom_score_adj=oom_score_adj,
+            keeps_undecodable=True,
+            allows_setuid_programs=bootstrap.allow_setuid_programs,
+        )
         streams = {start.task_id: self._streams.of_task(start.task_id) for start in bootstrap.tasks}
         surroundings = TaskSurroundings(
             bootstrap=bootstrap,
@@ -253,19 +258,24 @@ class StepRun:
         self._streams.finish(lambda: self.feed(machine.OutputSent()))
 
 
-def _check_directory(bootstrap: Bootstrap) -> None:
-    """Whether the user may work where the step is to work.
+def _check_directories(bootstrap: Bootstrap) -> None:
+    """Whether the user may work where the step is to work, and has a home.
 
     Raises:
         PreparationError: no.
     """
-    with acting_as(bootstrap.job.credentials):
+    for what, path in (("home directory", bootstrap.home), ("working directory", bootstrap.cwd)):
+        if not path:
+            continue
         try:
-            os.chdir(bootstrap.cwd)
+            with acting_as(bootstrap.job.credentials):
+                os.chdir(path)
         except (OSError, ValueError) as error:
-            message = f"cannot enter working directory {bootstrap.cwd}: {error.strerror if isinstance(error, OSError) else error}"
+            why = error.strerror if isinstance(error, OSError) else error
+            message = f"cannot enter {what} {path} on {bootstrap.node}: {why}"
             raise PreparationError(message) from error
-    os.chdir("/")
+        finally:
+            os.chdir("/")
 
 
 def _oom_score_adj_for_users() -> int | None:

@@ -30,6 +30,7 @@ from csupervisor.bootstrap import Bootstrap, TaskHook, TaskStart
 from csupervisor.cleanup import emptied, end_all
 from csupervisor.hook_failure import failure_of
 from csupervisor.identity import acting_as
+from csupervisor.limits import rlimits_of
 from csupervisor.program import UnrunnableError, find_program, unrunnable
 from csupervisor.stdio import Output, TaskStreams
 
@@ -287,6 +288,10 @@ class TaskRun:
                 stderr=lent.enter_context(stderr.for_child()),
                 cwd=bootstrap.cwd,
                 credentials=bootstrap.job.credentials,
+                umask=bootstrap.umask,
+                rlimits=rlimits_of(bootstrap.soft_limits),
+                drops_capabilities=bootstrap.job.uid != 0,
+                empties_bounding_set=bootstrap.job.uid != 0 and not bootstrap.allow_setuid_programs,
                 cgroup_fd=self._cell.cgroup_fd,
                 entry_fds=tuple(self._cell.entry_fds),
                 oom_score_adj=self._around.oom_score_adj,

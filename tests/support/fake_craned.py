@@ -57,10 +57,16 @@ class FakeCraned(craned_service_pb2_grpc.CranedServiceServicer):
     async def ReleaseJob(self, request: craned.ReleaseJobRequest, context: Any) -> craned.ReleaseJobResponse:  # noqa: N802
         return await self._take(request, craned.ReleaseJobResponse())
 
-    async def register(self, digest: str = "d") -> None:
+    async def register(self, digest: str = "d", *, only_uid: int | None = None) -> None:
         await self.reports.RegisterNode(
             ctld.RegisterNodeRequest(
-                node=self.name, instance=self.instance, boot_id="b", address=self.address, config_digest=digest, version="0"
+                node=self.name,
+                instance=self.instance,
+                boot_id="b",
+                address=self.address,
+                config_digest=digest,
+                version="0",
+                only_uid=only_uid,
             )
         )
 

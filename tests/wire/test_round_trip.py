@@ -13,7 +13,19 @@ from crane.hooks.v1 import hook_pb2, job_pb2
 from cranehooks import wire
 from cranehooks.model.gres import HeldDevices
 from cranehooks.model.ids import Attempt, JobId, NodeName, StepId, TaskId
-from cranehooks.model.job import ArrayBounds, EqualShares, ExitStatus, JobKind, JobOnNode, JobSpec, NodeShare, StdioMode, StepSpec
+from cranehooks.model.job import (
+    SOFT_LIMITS,
+    ArrayBounds,
+    EqualShares,
+    ExitStatus,
+    Inherited,
+    JobKind,
+    JobOnNode,
+    JobSpec,
+    NodeShare,
+    StdioMode,
+    StepSpec,
+)
 from cranehooks.model.limits import Device, DeviceKind, DeviceRules, Limits, Usage
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
@@ -46,6 +58,7 @@ SCRIPT_RUNS = st.builds(
     output=TEXT,
     output_bytes=UINT64,
     leftovers=st.lists(st.builds(Leftover, INT32, TEXT), max_size=2).map(tuple),
+    kept=st.lists(st.builds(Leftover, INT32, TEXT), max_size=2).map(tuple),
 )
 KEYS = st.builds(
     HookKey,
@@ -66,8 +79,14 @@ HOOK_RUNS = st.builds(
     scripts=st.lists(SCRIPT_RUNS, max_size=2).map(tuple),
     queue_wait_s=SPAN,
 )
+INHERITED = st.builds(
+    Inherited,
+    umask=st.none() | st.integers(0, 0o777),
+    soft_limits=st.dictionaries(st.sampled_from(SOFT_LIMITS), UINT64, max_size=3),
+)
 JOB_SPECS = st.builds(
     JobSpec,
+    inherited=st.none() | INHERITED,
     kind=st.sampled_from(JobKind),
     uid=UINT32,
     gid=UINT32,
@@ -133,6 +152,7 @@ JOBS_ON_NODE = st.builds(
 )
 STEP_SPECS = st.builds(
     StepSpec,
+    inherited=st.none() | INHERITED,
     step_id=st.sampled_from([StepId("batch"), StepId("0")]),
     argv=st.lists(TEXT, max_size=3).map(tuple),
     ntasks=UINT32,

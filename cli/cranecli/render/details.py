@@ -170,6 +170,8 @@ def _node_facts(node: NodeRecord) -> Iterator[str]:
     )
     if node.containment_lost:
         yield f"not contained there: {node.containment_lost}"
+    if node.only_uid is not None:
+        yield f"runs jobs of uid {node.only_uid} only: its craned is not root"
     yield f"last heartbeat {local_time(node.last_heartbeat)}"
     if node.config_differs:
         yield "its configuration differs from the controller's: copy config.yaml there and send craned SIGHUP"

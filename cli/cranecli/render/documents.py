@@ -84,6 +84,7 @@ def node_document(node: NodeRecord) -> Document:
         "boot_id": node.boot_id,
         "containment": node.containment,
         "containment_lost": node.containment_lost or None,
+        "only_uid": node.only_uid,
     }
 
 

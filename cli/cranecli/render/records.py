@@ -136,6 +136,8 @@ class NodeRecord:
     containment_lost: str
     gres_used: str = ""
     """The devices that jobs hold."""
+    only_uid: int | None = None
+    """Whose jobs alone it can run; None: anybody's."""
 
     @property
     def state(self) -> str:
@@ -231,6 +233,7 @@ def node_record(answer: Json) -> NodeRecord:
         gres_used=_text(answer, "gres_used"),
         containment=_text(answer, "containment"),
         containment_lost=_text(answer, "containment_lost"),
+        only_uid=_int(answer, "only_uid") if "only_uid" in answer else None,
     )
 
 

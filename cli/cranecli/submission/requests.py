@@ -7,12 +7,26 @@ import sys
 
 from cranecli.submission.option_values import exported_environment
 
+_UNLIMITED_PLUS_1 = 1 << 64
+"""The C library's -1 for no limit, as an unsigned number, is one less."""
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cranecli.front.client import Body
     from cranecli.submission.options import JobOptions
+
+
+def inherited() -> Body:
+    """Umask and soft resource limits of this process, which tasks take over."""
+    import resource
+
+    umask = os.umask(0o077)
+    os.umask(umask)
+    names = ("AS", "CORE", "CPU", "DATA", "FSIZE", "MEMLOCK", "NOFILE", "NPROC", "RSS", "STACK")
+    soft = {name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))[0] for name in names}
+    return {"umask": umask, "soft_limits": {name: str(value % _UNLIMITED_PLUS_1) for name, value in soft.items()}}
 
 
 def request_id() -> str:
@@ -32,6 +46,7 @@ def job_request(kind: str, options: JobOptions, environment: dict[str, str], nam
         "memory_per_node_bytes": str(options.memory_bytes),
         "cwd": working_directory(options),
         "environment": environment,
+        "inherited": inherited(),
         "requeue": options.requeue,
         "submit_host": os.uname().nodename,
         "account": options.account,
@@ -64,6 +79,7 @@ def step_request(job_id: int, options: JobOptions, environment: dict[str, str], 
         "cpus_per_task": options.cpus_per_task,
         "environment": environment,
         "cwd": working_directory(options),
+        "inherited": inherited(),
         "stdio": "STDIO_MODE_ATTACHED",
         "task_prolog": options.task_prolog,
         "task_epilog": options.task_epilog,

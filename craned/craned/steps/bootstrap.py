@@ -1,8 +1,6 @@
 """What a supervisor is told at its start: built here from the step, the job's hooks and this node, so that it reads no file."""
 
 import asyncio
-import os
-import pwd
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +9,14 @@ from typing import Final
 from crane.hooks.v1 import supervisor_pb2 as pb
 from craned.hooks.node_hooks import planned, timeout_scope
 from craned.job.cells import JobCells
+from craned.steps.accounts import Accounts
 from craned.steps.driver import StepRefusedError
+from craned.steps.login import Login, UserRules, login_of
 from craned.steps.supervisors import Nonces, ParentGoneError
 from cranehooks import wire
 from cranehooks.environment import task_environment
 from cranehooks.model.ids import BATCH_STEP, NodeName, StepKey, TaskId
-from cranehooks.model.job import JobOnNode, JobSpec, StepSpec
+from cranehooks.model.job import SOFT_LIMITS, Inherited, JobOnNode, StepSpec
 from cranehooks.model.points import CONTRACTS, HookPoint, Phase
 from cranehooks.model.run import HookSettings, TimeoutScope
 from cranehooks.plan import Plan, PlanFailure
@@ -48,7 +48,10 @@ class StepLimits:
 
     kill_grace_s: float
     launcher_grace_s: float
-    allow_root_jobs: bool
+    users: UserRules
+    propagated: frozenset[str] = frozenset(SOFT_LIMITS)
+    """Soft limits that tasks take over from where they were asked for, by name."""
+    allow_setuid_programs: bool = False
 
 
 class BootstrapStarter:
@@ -61,8 +64,10 @@ class BootstrapStarter:
         limits: Callable[[], StepLimits],
         fork: Callable[[bytes], Awaitable[None]],
         cells: JobCells,
+        accounts: Accounts | None = None,
     ) -> None:
         self._place = place
+        self._accounts = accounts or Accounts()
         self._nonces = nonces
         self._limits = limits
         self._fork = fork
@@ -75,13 +80,15 @@ class BootstrapStarter:
         return self._keys.pop(nonce, None)
 
     async def start(self, job: JobOnNode, hooks: HookSettings, step: StepSpec) -> None:
-        """Asks for a supervisor; it will dial. The name service and the scripts' directories are asked in a thread.
+        """Asks for a supervisor; it will dial. The scripts' directories are looked at in a thread.
 
         Raises:
             StepRefusedError: this step cannot run here.
         """
         key = StepKey(job.job_id, job.attempt, step.step_id)
-        message = await asyncio.to_thread(self._message, key, job, hooks, step)
+        limits = self._limits()
+        login = await login_of(job.spec, self._place.node, self._accounts, limits.users)
+        message = await asyncio.to_thread(self._message, key, job, hooks, step, login, limits)
         try:
             self._keys[message.nonce] = key
             await self._fork(pb.ParentMessage(fork=pb.ForkSupervisor(bootstrap=message)).SerializeToString())
@@ -89,8 +96,11 @@ class BootstrapStarter:
             del self._keys[message.nonce]
             raise StepRefusedError(str(error)) from error
 
-    def _message(self, key: StepKey, job: JobOnNode, hooks: HookSettings, step: StepSpec) -> pb.SupervisorBootstrap:
-        place, limits = self._place, self._limits()
+    def _message(
+        self, key: StepKey, job: JobOnNode, hooks: HookSettings, step: StepSpec, login: Login, limits: StepLimits
+    ) -> pb.SupervisorBootstrap:
+        place = self._place
+        inherited = step.inherited or job.spec.inherited or Inherited()
         task_ids = step.tasks_per_node.get(place.node, ())
         if not task_ids:
             message = f"step {key} has no task on {place.node}"
@@ -100,13 +110,12 @@ class BootstrapStarter:
         except OSError as error:
             message = f"the limits of job {job.job_id} cannot be set on {place.node}: {error.strerror or error}"
             raise StepRefusedError(message) from error
-        login = login_of(job.spec, place.node, allow_root_jobs=limits.allow_root_jobs)
         environments = {
             task_id: task_environment(
                 job,
                 step,
                 TaskId(task_id),
-                login=login,
+                login=login.environment,
                 slurm=hooks.slurm_compatible_env,
                 constrains_devices=self._cells.constrains_devices,
             )
@@ -146,35 +155,11 @@ class BootstrapStarter:
             limits=wire.job_limits_to_wire(job_limits),
             slurm_compatible_env=hooks.slurm_compatible_env,
             task_prolog_failure=wire.task_action_to_wire(effective(hooks).task_prolog_failure),
+            home=login.home,
+            umask=inherited.umask,
+            soft_limits={name: value for name, value in inherited.soft_limits.items() if name in limits.propagated},
+            allow_setuid_programs=limits.allow_setuid_programs,
         )
-
-
-def login_of(job: JobSpec, node: NodeName, *, allow_root_jobs: bool) -> dict[str, str]:
-    """The login variables of the job's user on this node. Asks the name service.
-
-    Raises:
-        StepRefusedError: jobs of that user cannot run here.
-    """
-    own_uid = os.geteuid()
-    if job.uid == 0 and not allow_root_jobs:
-        message = f"{node} runs no jobs as root (AllowRootJobs)"
-        raise StepRefusedError(message)
-    if own_uid not in (0, job.uid):
-        message = f"craned on {node} runs as uid {own_uid} and cannot run a job of {job.user} (uid {job.uid})"
-        raise StepRefusedError(message)
-    try:
-        entry = pwd.getpwuid(job.uid)
-    except KeyError:
-        if own_uid == job.uid:
-            return {"HOME": "/", "SHELL": "/bin/sh", "USER": job.user, "LOGNAME": job.user}
-        message = f"user {job.user} (uid {job.uid}) is unknown on {node}"
-        raise StepRefusedError(message) from None
-    return {
-        "HOME": entry.pw_dir or "/",
-        "SHELL": entry.pw_shell or "/bin/sh",
-        "USER": entry.pw_name,
-        "LOGNAME": entry.pw_name,
-    }
 
 
 def task_hooks(hooks: HookSettings, step: StepSpec) -> Iterator[pb.TaskHook]:

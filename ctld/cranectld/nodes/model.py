@@ -7,7 +7,7 @@ from functools import cache
 
 from cranehooks.model.gres import HeldDevices, chosen_devices, device_types
 from cranehooks.model.ids import AttemptKey, NodeName
-from cranehooks.model.job import NodeShare
+from cranehooks.model.job import JobSpec, NodeShare
 
 _types = cache(device_types)
 """Of few texts: one for each kind of node."""
@@ -59,6 +59,8 @@ class Node:
     containment: str = ""
     containment_lost: str = ""
     """What its containment cannot do, for people."""
+    only_uid: int | None = None
+    """Whose jobs alone its craned can run, because it is not root; None: anybody's, or it has not said yet."""
     last_heartbeat: float = 0.0
     """Seconds since the epoch, for people; liveness is judged by the monotonic clock elsewhere."""
     drains: tuple[DrainCause, ...] = ()
@@ -86,6 +88,15 @@ class Node:
         if self.completing or self.owed:
             return NodeUse.COMPLETING
         return NodeUse.ALLOCATED if self.shares else NodeUse.IDLE
+
+    def refusal_of(self, spec: JobSpec) -> str:
+        """Why the node can never run that user's job, for a person; empty when it can."""
+        if self.only_uid in (None, spec.uid):
+            return ""
+        return (
+            f"node {self.name} runs jobs of uid {self.only_uid} only, because its craned is not root: "
+            f"this is a job of {spec.user} (uid {spec.uid})"
+        )
 
     @property
     def takes_work(self) -> bool:

@@ -46,6 +46,8 @@ class Registration:
     containment_lost: str = ""
     attempts: tuple[AttemptKey, ...] = ()
     """Attempts it knows of and has not released."""
+    only_uid: int | None = None
+    """Whose jobs alone it can run; None: anybody's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,7 @@ class NodeSessions:
             config_digest=registration.config_digest,
             containment=registration.containment,
             containment_lost=registration.containment_lost,
+            only_uid=registration.only_uid,
             last_heartbeat=self._controller.clock.now(),
         )
         self._controller.fleet.put(node, "up" if returned else "registered again")

@@ -170,6 +170,9 @@ def _check_wanted(spec: JobSpec, nodes: Sequence[Node]) -> None:
     outside = [node.name for node in nodes if spec.partition not in node.config.partitions or node.name in spec.exclude]
     if outside:
         raise _invalid(f"node {outside[0]} is not in partition {spec.partition}, or the job excludes it")
+    refusals = [refusal for node in nodes if (refusal := node.refusal_of(spec))]
+    if refusals:
+        raise _refused(refusals[0])
     missing = [name for name in spec.nodelist if name not in names]
     if missing:
         raise _invalid(f"node {missing[0]} is missing: the job asks for it")

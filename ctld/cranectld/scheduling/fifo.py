@@ -61,9 +61,14 @@ def begin_text(job: Job) -> str:
 
 def _choose(spec: JobSpec, nodes: Mapping[NodeName, Node]) -> tuple[NodeShare, ...] | str:
     """What the job gets of which nodes, or what is missing."""
-    candidates = [node for node in nodes.values() if spec.partition in node.config.partitions and node.name not in spec.exclude]
+    eligible = [node for node in nodes.values() if spec.partition in node.config.partitions and node.name not in spec.exclude]
+    candidates = [node for node in eligible if not node.refusal_of(spec)]
+    if len(candidates) < spec.num_nodes <= len(eligible):
+        return next(filter(None, (node.refusal_of(spec) for node in eligible)))
     if spec.nodelist:
         required = [nodes[name] for name in spec.nodelist]
+        if refusals := [refusal for node in required if (refusal := node.refusal_of(spec))]:
+            return refusals[0]
         unavailable = [node for node in required if not node.takes_work]
         if unavailable:
             first = unavailable[0]

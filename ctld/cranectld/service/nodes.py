@@ -53,6 +53,7 @@ class NodeService(rpc.NodeReportServiceServicer):
                 config_digest=request.config_digest,
                 containment=request.containment,
                 containment_lost=request.containment_lost,
+                only_uid=request.only_uid if request.HasField("only_uid") else None,
                 attempts=tuple(AttemptKey(JobId(held.job_id), Attempt(held.attempt)) for held in request.jobs),
             )
         )

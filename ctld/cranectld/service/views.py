@@ -148,6 +148,7 @@ def node_status(controller: Controller, node: Node, config_digest: str) -> node_
         gres_used=held_text(node.devices_used),
         containment=node.containment,
         containment_lost=node.containment_lost,
+        only_uid=node.only_uid,
     )
     for cause in node.drains:
         status.drain_causes.add(

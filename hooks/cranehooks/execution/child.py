@@ -97,6 +97,16 @@ class Steps:
     def set_oom_score_adj(self, value: int) -> None:
         self._add(Stage.LIMITS, partial(_write, _OOM_SCORE_ADJ, str(value).encode()))
 
+    def reset_scheduling(self) -> None:
+        self._add(Stage.LIMITS, syscalls.reset_scheduling)
+
+    def reset_personality(self) -> None:
+        self._add(Stage.LIMITS, partial(libc.personality, ctypes.c_ulong(0)))
+
+    def empty_bounding_set(self, capabilities: Sequence[int]) -> None:
+        # Before the change of identity, which takes the right to do so.
+        self._add(Stage.PRIVILEGES, *(partial(syscalls.drop_from_bounding_set, number) for number in capabilities))
+
     def set_rlimit(self, number: int, limits: tuple[int, int]) -> None:
         self._add(Stage.LIMITS, partial(libc.setrlimit, number, (ctypes.c_ulong * 2)(*limits)))
 

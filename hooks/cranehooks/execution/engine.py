@@ -83,13 +83,18 @@ class Engine:
         reaps_orphans: bool = False,
         oom_score_adj: int | None = None,
         keeps_undecodable: bool = False,
+        allows_setuid_programs: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`keeps_undecodable`: output that is no UTF-8 has surrogate escapes in place of replacement characters."""
+        """`keeps_undecodable`: output that is no UTF-8 has surrogate escapes in place of replacement characters.
+
+        `allows_setuid_programs`: they give capabilities to scripts that run as another user than root.
+        """
         self._containment = containment
         self._reaps_orphans = reaps_orphans
         self._oom_score_adj = oom_score_adj
         self._undecodable: Undecodable = "surrogateescape" if keeps_undecodable else "replace"
+        self._allows_setuid_programs = allows_setuid_programs
         self._clock = clock
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
@@ -286,6 +291,7 @@ class Engine:
 
     def _spawn_in(self, run: _Active, cell: Cell, script: BegunScript) -> Process:
         spec = run.spec
+        is_users = spec.credentials is not None and spec.credentials.uid != 0
         pipes: dict[int, OnStderr | None] = {}
         with ExitStack() as lent, ExitStack() as ours:
 
@@ -313,6 +319,8 @@ class Engine:
                     stderr=stderr,
                     cwd=spec.cwd,
                     credentials=spec.credentials,
+                    drops_capabilities=is_users,
+                    empties_bounding_set=is_users and not self._allows_setuid_programs,
                     cgroup_fd=cell.cgroup_fd,
                     entry_fds=tuple(cell.entry_fds),
                     oom_score_adj=self._oom_score_adj,

@@ -5,6 +5,7 @@ which it failed, so that an error says what was wrong.
 """
 
 import errno
+import functools
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ _MAXRSS_UNIT_BYTES = 1024
 # Beneath the wrapper that makes enum members of handlers, and costs more than all the rest of preparing a spawn.
 _handler_of: Callable[[int], object] = getattr(getsignal, "__wrapped__", getsignal)
 _CATCHABLE = tuple(sorted(int(number) for number in valid_signals() - {SIGKILL, SIGSTOP}))
+_CAP_SETPCAP = 8
 _FORK_EXHAUSTED = (errno.EAGAIN, errno.ENOMEM)
 
 
@@ -68,7 +70,9 @@ class SpawnRequest:
     entry_fds: tuple[int, ...] = ()
     """`cgroup.procs` files of further cgroups that the process enters before anything else."""
     drops_capabilities: bool = False
-    """Empty the ambient and inheritable sets."""
+    """Empty the ambient and inheritable sets. The change to a user other than root empties the effective and permitted ones."""
+    empties_bounding_set: bool = False
+    """Have set-uid programs and file capabilities give no capability; passed over where we may not."""
     no_new_privileges: bool = False
     oom_score_adj: int | None = None
     """Of the process; None inherits ours."""
@@ -261,9 +265,13 @@ def _plan(request: SpawnRequest, opened: list[int]) -> _Plan:
         steps.become_subreaper()
     if request.oom_score_adj is not None:
         steps.set_oom_score_adj(request.oom_score_adj)
-    for number, limits in request.rlimits.items():
-        steps.set_rlimit(number, limits)
+    if _is_favoured():
+        steps.reset_scheduling()
+    if syscalls.personality() not in (0, -1):
+        steps.reset_personality()
     steps.set_umask(request.umask)
+    if request.empties_bounding_set:
+        steps.empty_bounding_set(bounded_capabilities())
     credentials = _needed(request.credentials)
     if credentials is not None:
         steps.change_identity(credentials)
@@ -273,6 +281,9 @@ def _plan(request: SpawnRequest, opened: list[int]) -> _Plan:
     fallback = None if request.cwd_fallback is None else os.fsencode(request.cwd_fallback)
     steps.enter_directory(os.fsencode(request.cwd), fallback)
     steps.open_files(stdio)
+    for number, limits in request.rlimits.items():
+        # Last: what is enough for the program need not be enough for what comes before it.
+        steps.set_rlimit(number, limits)
     return _Plan(steps.steps, cgroup.steps, syscalls.ExecImage(path, argv, environment))
 
 
@@ -310,6 +321,23 @@ def _needed(credentials: Credentials | None) -> Credentials | None:
     if is_ours and (uid != 0 or set(credentials.groups) == set(os.getgroups())):
         return None
     return credentials
+
+
+def _is_favoured() -> bool:
+    """Whether our own scheduling is not the ordinary one, and we may give children that."""
+    if os.geteuid() != 0:
+        return False
+    return os.getpriority(os.PRIO_PROCESS, 0) != 0 or os.sched_getscheduler(0) not in (os.SCHED_OTHER, os.SCHED_BATCH)
+
+
+@functools.cache
+def bounded_capabilities() -> tuple[int, ...]:
+    """Capabilities by number that we can take from the bounding set of a child; none where we may not."""
+    words = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
+    effective, bounding = int(words["CapEff"], 16), int(words["CapBnd"], 16)
+    if not effective >> _CAP_SETPCAP & 1:
+        return ()
+    return tuple(number for number in range(bounding.bit_length()) if bounding >> number & 1)
 
 
 def _above_stdio(fd: int) -> int:

@@ -5,6 +5,7 @@ run (TERM, grace, KILL). It imports the standard library and this package only.
 """
 
 import argparse
+import contextlib
 import gc
 import os
 import select
@@ -143,6 +144,9 @@ def main(arguments: list[str] | None = None) -> int:
     # A kept process may end while nothing else happens: somebody waits for it to be gone.
     wake_fd = _wake_on((*_STOP_SIGNALS, signal.SIGCHLD))
     syscalls.set_child_subreaper()
+    with contextlib.suppress(OSError):
+        # A kernel without keys has none to give away.
+        syscalls.join_new_session_keyring()
     try:
         containment, what_is_lost = detect(options.containment, options.root_name)
     except ContainmentUnavailableError as error:

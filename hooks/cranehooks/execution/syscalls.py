@@ -38,7 +38,16 @@ _SIGCHLD = 17
 _SIG_SETMASK = 2
 _EVERY_SIGNAL = ctypes.create_string_buffer(b"\xff" * 128, 128)
 _CLOSE_RANGE_CLOEXEC = 4
+_SYS_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "loongarch64": 219, "ppc64le": 271, "s390x": 280}.get(
+    platform.machine()
+)
+_SYS_IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "riscv64": 30, "loongarch64": 30, "ppc64le": 273, "s390x": 282}.get(
+    platform.machine()
+)
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+_IOPRIO_WHO_PROCESS = 1
 _PR_SET_PDEATHSIG = 1
+_PR_CAPBSET_DROP = 24
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _PR_SET_CHILD_SUBREAPER = 36
@@ -192,6 +201,40 @@ def clear_inherited_capabilities() -> None:
     sets[2] = sets[5] = 0
     if libc.capset(header, sets):
         raise _last_error("capset")
+
+
+def drop_from_bounding_set(capability: int) -> int:
+    """Give up one capability for good, also for programs with file capabilities; -1 sets ctypes' errno."""
+    result: int = _prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+    return result
+
+
+def reset_scheduling() -> None:
+    """Become an ordinary process: nice 0, no real-time policy, no I/O priority of its own.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    os.setpriority(os.PRIO_PROCESS, 0, 0)
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    if _SYS_IOPRIO_SET is not None and _syscall(ctypes.c_long(_SYS_IOPRIO_SET), _IOPRIO_WHO_PROCESS, 0, 0) < 0:
+        raise _last_error("ioprio_set")
+
+
+def personality(value: int = 0xFFFFFFFF) -> int:
+    """Set the execution domain, or, without a value, only tell it."""
+    result: int = libc.personality(ctypes.c_ulong(value))
+    return result
+
+
+def join_new_session_keyring() -> None:
+    """Leave the session keyring that was inherited for a new and empty one: what is in it is not our children's to use.
+
+    Raises:
+        OSError: the kernel has no keys, or refuses.
+    """
+    if _SYS_KEYCTL is not None and _syscall(ctypes.c_long(_SYS_KEYCTL), _KEYCTL_JOIN_SESSION_KEYRING, None) < 0:
+        raise _last_error("KEYCTL_JOIN_SESSION_KEYRING")
 
 
 def _last_error(what: str) -> OSError:

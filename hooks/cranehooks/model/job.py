@@ -25,6 +25,23 @@ class JobKind(Enum):
         return self is not JobKind.BATCH
 
 
+SOFT_LIMITS = ("AS", "CORE", "CPU", "DATA", "FSIZE", "MEMLOCK", "NOFILE", "NPROC", "RSS", "STACK")
+"""Resource limits that tasks may take over, as setrlimit(2) names them after `RLIMIT_`."""
+
+UNLIMITED = (1 << 64) - 1
+"""Of a resource limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What tasks take over from the shell of whoever asked for them."""
+
+    umask: int | None = None
+    """None: 022."""
+    soft_limits: Mapping[str, int] = field(default_factory=dict)
+    """Of those in `SOFT_LIMITS`."""
+
+
 @dataclass(frozen=True, slots=True)
 class ArrayBounds:
     """The array that a job is an element of."""
@@ -91,6 +108,8 @@ class JobSpec:
     group: str = ""
     """Name of `gid`; empty where it has none."""
     array: ArrayBounds | None = None
+    inherited: Inherited | None = None
+    """By the batch script, and by steps that bring nothing of their own."""
 
     @property
     def credentials(self) -> Credentials:
@@ -179,6 +198,8 @@ class StepSpec:
     """Nodes it must run on, within the allocation; empty: any."""
     num_nodes: int = 0
     """How many nodes it runs on; 0: all of the allocation, or of `nodelist`."""
+    inherited: Inherited | None = None
+    """None: the job's."""
 
 
 @dataclass(frozen=True, slots=True)

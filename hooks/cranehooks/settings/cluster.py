@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, WithJsonSchema
 
 from cranehooks.model.gres import NodeDevice
 from cranehooks.model.ids import NodeName
+from cranehooks.model.job import SOFT_LIMITS
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookSettings
 from cranehooks.profiles import DEFAULT_PROFILE, PROFILES, Profile, overridden, profile_named, with_implied
@@ -32,6 +33,7 @@ from cranehooks.settings.schema import (
 )
 from cranehooks.settings.section import Section
 from cranehooks.settings.timeouts import timeouts_of
+from cranehooks.settings.users import MissingHome, MissingHomes, PropagatedLimits, UnknownUser, UnknownUsers
 from cranehooks.settings.values import DEFAULT_CONFIG_DIR, Address, ConfigPath, Names, ScriptLimit, Seconds
 from cranekit import hostlist
 from cranekit.yaml_lines import Problem
@@ -134,6 +136,18 @@ class ClusterSettings(Section):
     JobLifecycleHook has its own."""
     allow_root_jobs: bool = False
     """Whether jobs may run as uid 0. Default false."""
+    allow_setuid_programs: bool = False
+    """Whether set-uid programs and programs with file capabilities (sudo, fusermount, newuidmap, ping) have their powers in tasks and task
+    hooks. Default false: the capability bounding set of a user's processes is empty, so that nothing they start gains a capability."""
+    unknown_users: UnknownUsers = UnknownUser.REFUSE
+    """What a node does with a job whose user it has no account of: `refuse` it, which fails the job and says so, or `run` it with the uid,
+    gid and groups that its submission had, and without a home. Default refuse."""
+    missing_home: MissingHomes = MissingHome.FAIL
+    """What a home directory means that the job's user cannot enter on the node: the job `fail`s, or `ignore`. Accounts that are meant to
+    have none (`/nonexistent` and the like) run in any case. Default fail."""
+    propagate_resource_limits: PropagatedLimits = frozenset(SOFT_LIMITS)
+    """Soft resource limits that tasks take over from the shell they were asked from: `all`, `none`, or some of AS, CORE, CPU, DATA, FSIZE,
+    MEMLOCK, NOFILE, NPROC, RSS, STACK. The hard limits are craned's, and bound them. Default all, as Slurm."""
     administrators: Names = ("root",)
     """Users who may drain, resume, release and cancel for others: names or uids. Default root."""
     job_limits: JobLimitsSection = JobLimitsSection()

@@ -6,11 +6,22 @@ from typing import Final
 from crane.hooks.v1 import job_pb2 as pb
 from cranehooks.model.gres import HeldDevices
 from cranehooks.model.ids import Attempt, JobId, NodeName
-from cranehooks.model.job import ArrayBounds, EqualShares, ExitStatus, JobKind, JobOnNode, JobSpec, NodeShare
+from cranehooks.model.job import (
+    SOFT_LIMITS,
+    ArrayBounds,
+    EqualShares,
+    ExitStatus,
+    Inherited,
+    JobKind,
+    JobOnNode,
+    JobSpec,
+    NodeShare,
+)
 from cranehooks.wire.enumeration import EnumCodec, WireError
 from cranehooks.wire.moment import duration, seconds, timestamp
 from cranehooks.wire.nodelist import nodelist_from_wire, nodelist_to_wire
 
+_EVERY_BIT_OF_UMASK: Final = 0o777
 _KIND: Final = EnumCodec(JobKind, pb.JobKind, "JOB_KIND")
 
 
@@ -44,6 +55,18 @@ def node_share_to_wire(share: NodeShare) -> pb.NodeShare:
 def node_share_from_wire(message: pb.NodeShare) -> NodeShare:
     devices = tuple(HeldDevices(held.name, tuple(held.indexes)) for held in message.devices)
     return NodeShare(NodeName(message.node), message.ntasks, message.cpus, message.memory_bytes, message.gres, devices)
+
+
+def inherited_to_wire(inherited: Inherited | None) -> pb.Inherited | None:
+    return None if inherited is None else pb.Inherited(umask=inherited.umask, soft_limits=inherited.soft_limits)
+
+
+def inherited_from_wire(message: pb.Inherited) -> Inherited:
+    """What a shell passed on; limits that nobody here knows are left out."""
+    return Inherited(
+        message.umask & _EVERY_BIT_OF_UMASK if message.HasField("umask") else None,
+        {name: value for name, value in message.soft_limits.items() if name in SOFT_LIMITS},
+    )
 
 
 def job_spec_to_wire(spec: JobSpec) -> pb.JobSpec:
@@ -84,6 +107,7 @@ def job_spec_to_wire(spec: JobSpec) -> pb.JobSpec:
         cpus_requested=spec.cpus_requested,
         group=spec.group,
         array=None if spec.array is None else _array_to_wire(spec.array),
+        inherited=inherited_to_wire(spec.inherited),
     )
 
 
@@ -133,6 +157,7 @@ def job_spec_from_wire(message: pb.JobSpec) -> JobSpec:
         cpus_requested=message.cpus_requested if message.HasField("cpus_requested") else message.cpus_per_task > 0,
         group=message.group,
         array=_array_from_wire(message.array) if message.HasField("array") else None,
+        inherited=inherited_from_wire(message.inherited) if message.HasField("inherited") else None,
     )
 
 

@@ -8,7 +8,7 @@ from cranehooks.model.ids import NodeName, StepId, TaskId
 from cranehooks.model.job import StdioMode, StepSpec, TaskEnd
 from cranehooks.profiles import TaskAction
 from cranehooks.wire.enumeration import EnumCodec
-from cranehooks.wire.job import exit_status_from_wire, exit_status_to_wire
+from cranehooks.wire.job import exit_status_from_wire, exit_status_to_wire, inherited_from_wire, inherited_to_wire
 from cranehooks.wire.nodelist import nodelist_from_wire, nodelist_to_wire
 
 _STDIO: Final = EnumCodec(StdioMode, pb.StdioMode, "STDIO_MODE")
@@ -38,6 +38,7 @@ def step_spec_to_wire(step: StepSpec) -> pb.StepSpec:
         name=step.name,
         nodelist=nodelist_to_wire(step.nodelist),
         num_nodes=step.num_nodes,
+        inherited=inherited_to_wire(step.inherited),
     )
 
 
@@ -61,6 +62,7 @@ def step_spec_from_wire(message: pb.StepSpec) -> StepSpec:
         name=message.name,
         nodelist=nodelist_from_wire(message.nodelist, "nodelist"),
         num_nodes=message.num_nodes,
+        inherited=inherited_from_wire(message.inherited) if message.HasField("inherited") else None,
     )
 
 

@@ -364,3 +364,20 @@ async def test_failing_reload_keeps_the_old_configuration(site: Site) -> None:
         return (await alice.GetCluster(ctld.GetClusterRequest())).config_digest != before.config_digest
 
     await eventually_async(has_changed, deadline_s=10)
+
+
+async def test_nodes_of_an_ordinary_user_take_that_users_jobs_only(site: Site) -> None:
+    await site.start()
+    for name in ("cn01", "cn02"):
+        node = await site.node(name)
+        await node.register(only_uid=BOB.uid)
+    alice, bob = await site.as_user(), await site.as_user(BOB)
+
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await submit(alice)
+    assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert "node cn01 runs jobs of uid 4002 only, because its craned is not root" in str(refused.value.details())
+
+    await becomes(bob, await submit(bob), job_pb2.JOB_STATE_RUNNING)
+    [shown] = [node for node in (await bob.ListNodes(ctld.ListNodesRequest())).nodes if node.name == "cn01"]
+    assert shown.only_uid == BOB.uid

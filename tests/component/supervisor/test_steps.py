@@ -1,6 +1,7 @@
 """Steps that run to their end, and those that cannot start."""
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,7 @@ async def test_a_missing_working_directory_fails_the_step_with_a_reason(craned: 
     bootstrap = craned.bootstrap("true", task_ids=(0, 1))
     bootstrap.step.cwd = str(craned.home / "gone")
     end = await craned.run(bootstrap)
-    assert end.reason == f"cannot enter working directory {craned.home}/gone: No such file or directory"
+    assert end.reason == f"cannot enter working directory {craned.home}/gone on cn01: No such file or directory"
     assert [(task.cancelled, task.exit.code, task.reason) for task in end.tasks] == [(True, 1, end.reason)] * 2
     assert "tasks_started" not in craned.said.kinds()
 
@@ -113,7 +114,58 @@ async def test_a_directory_the_user_may_not_enter_is_refused(craned: SupervisorP
     bootstrap = craned.bootstrap("true")
     bootstrap.step.cwd = str(craned.home / "secret")
     end = await craned.run(bootstrap)
-    assert end.reason == f"cannot enter working directory {craned.home}/secret: Permission denied"
+    assert end.reason == f"cannot enter working directory {craned.home}/secret on cn01: Permission denied"
+
+
+async def test_a_missing_home_fails_the_step_with_a_reason(craned: SupervisorPeer) -> None:
+    bootstrap = craned.bootstrap("true")
+    bootstrap.hooks.append(craned.hook(hook_pb2.HOOK_POINT_TASK_PROLOG, "true"))
+    bootstrap.home = "/home/that/never/was"
+    end = await craned.run(bootstrap)
+    assert end.reason == "cannot enter home directory /home/that/never/was on cn01: No such file or directory"
+    assert craned.said.hook_runs() == []
+    assert "tasks_started" not in craned.said.kinds()
+
+
+_STATUS = "grep -hE '^(Uid|Gid|Groups|Cap|NoNewPrivs|SigBlk|SigIgn|Umask)' /proc/self/status; cat /proc/self/oom_score_adj; ulimit -S -c; ulimit -H -n"
+
+
+def told(text: str) -> tuple[dict[str, str], list[str]]:
+    """The lines of a status file by name, and what else there is."""
+    pairs = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    return {name: " ".join(value.split()) for name, value in pairs.items()}, [
+        line for line in text.splitlines() if ":" not in line
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+@pytest.mark.parametrize("allows_setuid", [False, True])
+async def test_tasks_and_their_hooks_have_the_users_identity_and_no_capability(
+    craned: SupervisorPeer, allows_setuid: bool
+) -> None:
+    bootstrap = craned.bootstrap("sh", "-c", _STATUS)
+    bootstrap.job.groups[:] = [4, 7]
+    bootstrap.umask = 0o027
+    bootstrap.soft_limits.update({"CORE": 0, "NOFILE": 1 << 40})
+    bootstrap.allow_setuid_programs = allows_setuid
+    for point in (hook_pb2.HOOK_POINT_TASK_PROLOG, hook_pb2.HOOK_POINT_TASK_EPILOG):
+        bootstrap.hooks.append(craned.hook(point, _STATUS))
+    await craned.run(bootstrap)
+    own_hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    for text in (craned.said.stdout().decode(), *(run.scripts[0].output for run in craned.said.hook_runs())):
+        status, rest = told(text)
+        is_task = text == craned.said.stdout().decode()
+        bounding = status.pop("CapBnd")
+        assert (int(bounding, 16) == 0) is not allows_setuid
+        uid = bootstrap.job.uid
+        assert status == {
+            "Uid": " ".join([str(uid)] * 4), "Gid": " ".join([str(bootstrap.job.gid)] * 4), "Groups": "4 7",
+            "CapInh": "0" * 16, "CapPrm": "0" * 16, "CapEff": "0" * 16, "CapAmb": "0" * 16, "NoNewPrivs": "0",
+            "SigBlk": "0" * 16, "SigIgn": "0" * 16, "Umask": "0027" if is_task else "0022",
+        }  # fmt: skip
+        assert rest[0] == "0"
+        assert (rest[1] == "0") is is_task or resource.getrlimit(resource.RLIMIT_CORE)[0] == 0
+        assert rest[2] == ("unlimited" if own_hard == resource.RLIM_INFINITY else str(own_hard)), "hard limits are the daemon's"
 
 
 async def test_tasks_wait_for_their_launcher(craned: SupervisorPeer) -> None:

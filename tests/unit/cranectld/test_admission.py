@@ -86,3 +86,19 @@ def test_counts_of_devices_have_one_form() -> None:
     assert admitted.gres == "gpu:1"
     assert ADMISSION.admit(changed(gpus="2"), NODES).gpus == "2"
     assert ADMISSION.admit(changed(gres="gpu, gpu:1"), NODES).gres == "gpu:2"
+
+
+def test_a_job_that_no_node_can_run_for_its_user_is_refused() -> None:
+    alice = changed(uid=1000, user="alice")
+    owned = {name: replace(node, only_uid=1001) for name, node in NODES.items()}
+    text = "node cn01 runs jobs of uid 1001 only, because its craned is not root: this is a job of alice (uid 1000)"
+    with pytest.raises(CraneError) as refused:
+        ADMISSION.admit(alice, owned)
+    assert (refused.value.code, refused.value.message) == (ErrorCode.PERMISSION_DENIED, text)
+    mixed = {**NODES, NAMES[0]: owned[NAMES[0]]}
+    ADMISSION.admit(alice, mixed)
+    ADMISSION.admit(changed(uid=1001, num_nodes=2), owned)
+    with pytest.raises(CraneError, match="1 of the 2 nodes wanted can run it"):
+        ADMISSION.admit(replace(alice, num_nodes=2), mixed)
+    with pytest.raises(CraneError, match="node cn01 runs jobs of uid 1001 only"):
+        ADMISSION.admit(replace(alice, nodelist=NAMES[:1]), mixed)

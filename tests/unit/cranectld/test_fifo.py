@@ -134,3 +134,13 @@ def test_every_device_is_held_by_one_job_and_nothing_is_given_twice(wanted: list
             assert each.memory_free_bytes >= 0
             if ends:
                 nodes[name] = freed(each, AttemptKey(JobId(number), Attempt(1)))
+
+
+def test_nodes_that_cannot_run_the_users_job_are_passed_over() -> None:
+    own, anybodys = replace(node("cn01"), only_uid=7), node("cn02")
+    assert placed(FIFO.place([pending(1)], [own, anybodys], 0.0)) == {1: ("cn02",)}
+    assert placed(FIFO.place([pending(1, uid=7)], [own], 0.0)) == {1: ("cn01",)}
+    for job_that_waits in (pending(1), pending(1, nodelist=(NodeName("cn01"),))):
+        answers = FIFO.place([job_that_waits, pending(2, uid=7)], [own], 0.0)
+        assert "node cn01 runs jobs of uid 7 only" in waiting(answers)[1]
+        assert placed(answers) == {2: ("cn01",)}, "it holds nobody back"

@@ -8,11 +8,13 @@ import pytest
 from crane.hooks.v1 import supervisor_pb2 as pb
 from craned.job.cells import JobCells
 from craned.job.limits import LimitSettings
-from craned.steps.bootstrap import BootstrapStarter, NodePlace, StepLimits, login_of, task_hooks
+from craned.steps.accounts import Account, Accounts
+from craned.steps.bootstrap import BootstrapStarter, NodePlace, StepLimits, task_hooks
 from craned.steps.driver import StepRefusedError
+from craned.steps.login import UserRules
 from craned.steps.supervisors import Nonces, ParentGoneError
 from cranehooks.model.ids import NodeName, StepKey
-from cranehooks.model.job import JobSpec
+from cranehooks.model.job import Inherited
 from cranehooks.model.points import HookPoint
 from cranehooks.wire import hook_point_from_wire
 from tests.unit.craned.test_attempt import BATCH, KEY, NODE, STEP_0
@@ -40,7 +42,7 @@ def starter_of(directory: Path, forks: Forks, cells: JobCells | None = None) -> 
     return BootstrapStarter(
         place,
         Nonces(directory),
-        lambda: StepLimits(5.0, 30.0, allow_root_jobs=True),
+        lambda: StepLimits(5.0, 30.0, UserRules(allow_root_jobs=True)),
         forks.fork,
         cells or JobCells(None, LimitSettings),
     )
@@ -95,6 +97,24 @@ async def test_a_supervisor_is_told_what_a_failing_before_hook_does(
     assert forks.asked[0].task_prolog_failure == action
 
 
+async def test_a_supervisor_is_told_what_tasks_take_over(tmp_path: Path) -> None:
+    forks = Forks()
+    accounts = Accounts(lambda _: Account("alice", "/home/alice", "/bin/sh"))
+    place = NodePlace(NODE, Path("/run/crane/private/supervisors.sock"), tmp_path / "steps", "none", "test.cn01.0")
+    limits = StepLimits(5.0, 30.0, UserRules(allow_root_jobs=True), frozenset({"NOFILE"}), allow_setuid_programs=True)
+    starter = BootstrapStarter(place, Nonces(tmp_path), lambda: limits, forks.fork, JobCells(None, LimitSettings), accounts)
+    job = replace(OWN_JOB, spec=replace(OWN_JOB.spec, inherited=Inherited(0o027, {"NOFILE": 100, "CORE": 0})))
+    settings = settings_of(tmp_path)
+    await starter.start(job, settings, STEP_0)
+    await starter.start(job, settings, replace(STEP_0, inherited=Inherited(None, {"NOFILE": 200})))
+    await starter.start(OWN_JOB, settings, STEP_0)
+    assert [(told.umask if told.HasField("umask") else None, dict(told.soft_limits)) for told in forks.asked] == [
+        (0o027, {"NOFILE": 100}), (None, {"NOFILE": 200}), (None, {})
+    ]  # fmt: skip
+    assert forks.asked[0].home == "/home/alice"
+    assert forks.asked[0].allow_setuid_programs
+
+
 async def test_only_the_batch_step_gets_the_script(tmp_path: Path) -> None:
     forks = Forks()
     await starter_of(tmp_path, forks).start(OWN_JOB, settings_of(tmp_path), BATCH)
@@ -107,23 +127,6 @@ async def test_a_step_without_tasks_here_and_a_parent_that_is_gone_are_refused(t
         await starter_of(tmp_path, Forks()).start(OWN_JOB, settings_of(tmp_path), elsewhere)
     with pytest.raises(StepRefusedError, match="does not start"):
         await starter_of(tmp_path, Forks(is_gone=True)).start(OWN_JOB, settings_of(tmp_path), STEP_0)
-
-
-def spec_of(uid: int, user: str = "alice") -> JobSpec:
-    return replace(JOB.spec, uid=uid, user=user)
-
-
-def test_who_may_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    with pytest.raises(StepRefusedError, match="AllowRootJobs"):
-        login_of(spec_of(0), NODE, allow_root_jobs=False)
-    assert login_of(spec_of(0), NODE, allow_root_jobs=True)["USER"] == "root"
-    with pytest.raises(StepRefusedError, match=r"user alice \(uid 4000000123\) is unknown on cn01"):
-        login_of(spec_of(4_000_000_123), NODE, allow_root_jobs=False)
-    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000_123)
-    assert login_of(spec_of(4_000_000_123), NODE, allow_root_jobs=False)["LOGNAME"] == "alice"
-    with pytest.raises(StepRefusedError, match="cannot run a job of bob"):
-        login_of(spec_of(1, "bob"), NODE, allow_root_jobs=False)
 
 
 @pytest.mark.parametrize("point", [HookPoint.TASK_PROLOG, HookPoint.TASK_EPILOG])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cranekit import daemon
+from cranekit.daemon import OOM_SCORE_ADJ, protect_from_oom_killer
 
 _PROGRAM = """
 import sys
@@ -110,3 +111,22 @@ def test_systemd_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not daemon.notify("READY=1")
     monkeypatch.delenv("NOTIFY_SOCKET")
     assert not daemon.notify("READY=1")
+
+
+@pytest.mark.parametrize(("found", "left"), [("0", str(OOM_SCORE_ADJ)), ("-500", "-500"), ("300", "300")])
+def test_a_daemon_of_root_is_killed_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: str, left: str) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    path = tmp_path / "oom_score_adj"
+    path.write_text(found)
+    assert protect_from_oom_killer(path)
+    assert path.read_text() == left, "whoever started it has the first word"
+
+
+def test_a_daemon_that_may_not_protect_itself_serves_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "oom_score_adj"
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert not protect_from_oom_killer(path)
+    path.write_text("0")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert not protect_from_oom_killer(path)
+    assert path.read_text() == "0"

@@ -14,13 +14,33 @@ from typing import Any
 import pytest
 
 from cranehooks.execution.child import Stage
-from cranehooks.execution.process import OWNED_PIDS, OutputFile, SpawnError, SpawnRequest, spawn, start_time_of
+from cranehooks.execution.process import (
+    OWNED_PIDS,
+    OutputFile,
+    SpawnError,
+    SpawnRequest,
+    bounded_capabilities,
+    spawn,
+    start_time_of,
+)
 from cranehooks.model.run import Credentials
 from cranehooks.testing.faulty_scripts import HookScripts
 from tests.support.eventually import eventually
 
 NOBODY = Credentials(65534, 65534, (65533, 65534))
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes identity")
+
+
+def open_to_all(path: Path) -> None:
+    """Lets other users in, from the temporary directory down."""
+    for directory in (path, *path.parents):
+        if (
+            directory.exists()
+            and directory != Path("/tmp")
+            and directory.stat().st_uid == 0
+            and str(directory).startswith("/tmp")
+        ):
+            directory.chmod(directory.stat().st_mode | 0o055)
 
 
 def run(path: str, environment: Mapping[str, str] | None = None, **options: Any) -> tuple[int, str]:  # Any: of SpawnRequest
@@ -166,10 +186,51 @@ def test_no_new_privileges_when_asked(files: HookScripts) -> None:
 
 
 @as_root
+def test_a_user_gets_no_capability_in_any_set(files: HookScripts) -> None:
+    open_to_all(files.directory)
+    script = files.write("capabilities", "grep -E '^(Cap|NoNewPrivs)' /proc/self/status")
+    options: dict[str, Any] = {"credentials": NOBODY, "drops_capabilities": True}  # Any: fields of SpawnRequest
+    _, output = run(script, **options, empties_bounding_set=True)
+    assert {line.split()[0]: int(line.split()[1], 16) for line in output.splitlines()} == {
+        "CapInh:": 0, "CapPrm:": 0, "CapEff:": 0, "CapBnd:": 0, "CapAmb:": 0, "NoNewPrivs:": 0
+    }  # fmt: skip
+    _, output = run(script, **options)
+    bounding = next(line.split()[1] for line in output.splitlines() if line.startswith("CapBnd"))
+    assert int(bounding, 16) == sum(1 << number for number in bounded_capabilities()) > 0
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may take capabilities away")
+def test_an_ordinary_user_takes_no_capability_away(files: HookScripts) -> None:
+    assert bounded_capabilities() == ()
+    assert run(files.ok(), empties_bounding_set=True)[0] == 0
+
+
+@as_root
+def test_the_scheduling_of_a_favoured_daemon_is_not_passed_on(files: HookScripts) -> None:
+    script = files.write("favour", "cut -d' ' -f19,41 /proc/self/stat; cat /proc/self/personality")
+    program = (
+        "import os; from cranehooks.execution import syscalls; from cranehooks.execution.process import *\n"
+        "os.setpriority(os.PRIO_PROCESS, 0, -7); syscalls.personality(0x40000)\n"
+        f"spawn(SpawnRequest({script!r}, ({script!r},), {{}}, stdout=1)).reap(block=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "0", "00000000"]
+
+
+def test_limits_bind_the_program_alone(files: HookScripts, tmp_path: Path) -> None:
+    script = files.write("limits", "ulimit -S -n; ulimit -S -f")
+    limits = {
+        number: (soft, resource.getrlimit(number)[1])
+        for number, soft in ((resource.RLIMIT_NOFILE, 20), (resource.RLIMIT_FSIZE, 0))
+    }
+    status, output = run(script, rlimits={resource.RLIMIT_NOFILE: limits[resource.RLIMIT_NOFILE]}, cwd=str(tmp_path))
+    assert (status, output.split()[0]) == (0, "20")
+    assert run(files.ok(), rlimits=limits)[0] == 0
+
+
+@as_root
 def test_takes_on_the_identity(files: HookScripts, tmp_path: Path) -> None:
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory != Path("/tmp") and directory.stat().st_uid == 0 and str(directory).startswith("/tmp"):
-            directory.chmod(directory.stat().st_mode | 0o055)
+    open_to_all(tmp_path)
     _, output = run(files.prints_identity(), credentials=NOBODY)
     said = output.splitlines()[0]
     assert said.startswith("uid=65534 gid=65534")

@@ -1192,6 +1192,7 @@ class RegisterNodeRequest(_message.Message):
     CONTAINMENT_FIELD_NUMBER: _builtins.int
     JOBS_FIELD_NUMBER: _builtins.int
     CONTAINMENT_LOST_FIELD_NUMBER: _builtins.int
+    ONLY_UID_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     instance: _builtins.str
     """New with every start of the craned."""
@@ -1201,6 +1202,8 @@ class RegisterNodeRequest(_message.Message):
     config_digest: _builtins.str
     containment: _builtins.str
     containment_lost: _builtins.str
+    only_uid: _builtins.int
+    """Uid whose jobs alone it can run, because its craned is not root; unset: anybody's."""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldJob]: ...
     def __init__(
@@ -1215,12 +1218,15 @@ class RegisterNodeRequest(_message.Message):
         containment: _builtins.str = ...,
         jobs: _abc.Iterable[Global___HeldJob] | None = ...,
         containment_lost: _builtins.str = ...,
+        only_uid: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_only_uid", b"_only_uid", "only_uid", b"only_uid"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "boot_id", b"boot_id", "config_digest", b"config_digest", "containment", b"containment", "containment_lost", b"containment_lost", "instance", b"instance", "jobs", b"jobs", "node", b"node", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_only_uid", b"_only_uid", "address", b"address", "boot_id", b"boot_id", "config_digest", b"config_digest", "containment", b"containment", "containment_lost", b"containment_lost", "instance", b"instance", "jobs", b"jobs", "node", b"node", "only_uid", b"only_uid", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__only_uid: _TypeAlias = _typing.Literal["only_uid"]  # noqa: Y015
+    _WhichOneofArgType__only_uid: _TypeAlias = _typing.Literal["_only_uid", b"_only_uid"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__only_uid) -> _WhichOneofReturnType__only_uid | None: ...
 
 Global___RegisterNodeRequest: _TypeAlias = RegisterNodeRequest  # noqa: Y015
 

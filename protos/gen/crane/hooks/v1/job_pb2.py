@@ -27,57 +27,63 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63rane/hooks/v1/job.proto\x12\x0e\x63rane.hooks.v1\x1a\x19\x63rane/hooks/v1/hook.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\x07\n\x07JobSpec\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.crane.hooks.v1.JobKind\x12\x0b\n\x03uid\x18\x02 \x01(\r\x12\x0b\n\x03gid\x18\x03 \x01(\r\x12\x0c\n\x04user\x18\x04 \x01(\t\x12\x0e\n\x06groups\x18\x05 \x03(\r\x12\x0c\n\x04name\x18\x06 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x07 \x01(\t\x12\x11\n\tpartition\x18\x08 \x01(\t\x12\x0b\n\x03qos\x18\t \x01(\t\x12\x11\n\tnum_nodes\x18\n \x01(\r\x12\x0e\n\x06ntasks\x18\x0b \x01(\r\x12\x17\n\x0fntasks_per_node\x18\x0c \x01(\r\x12\x15\n\rcpus_per_task\x18\r \x01(\x01\x12\x1d\n\x15memory_per_node_bytes\x18\x0e \x01(\x04\x12\x0c\n\x04gres\x18\x0f \x01(\t\x12\x10\n\x08nodelist\x18\x10 \x01(\t\x12\x0f\n\x07\x65xclude\x18\x11 \x01(\t\x12-\n\ntime_limit\x18\x12 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0b\n\x03\x63wd\x18\x13 \x01(\t\x12=\n\x0b\x65nvironment\x18\x14 \x03(\x0b\x32(.crane.hooks.v1.JobSpec.EnvironmentEntry\x12\x0e\n\x06script\x18\x15 \x01(\t\x12\x13\n\x0bscript_name\x18\x16 \x01(\t\x12\x18\n\x10script_arguments\x18\x17 \x03(\t\x12\x13\n\x0bstdout_path\x18\x18 \x01(\t\x12\x13\n\x0bstderr_path\x18\x19 \x01(\t\x12\x0f\n\x07requeue\x18\x1a \x01(\x08\x12\x13\n\x0bsubmit_host\x18\x1b \x01(\t\x12\x0f\n\x07\x63omment\x18\x1c \x01(\t\x12\x19\n\x0c\x61rray_job_id\x18\x1d \x01(\x04H\x00\x88\x01\x01\x12\x1a\n\rarray_task_id\x18\x1e \x01(\rH\x01\x88\x01\x01\x12\x1c\n\x14memory_per_cpu_bytes\x18\x1f \x01(\x04\x12\x0c\n\x04gpus\x18  \x01(\t\x12\x11\n\texclusive\x18! \x01(\x08\x12\x1b\n\x0e\x63pus_requested\x18\" \x01(\x08H\x02\x88\x01\x01\x12\r\n\x05group\x18# \x01(\t\x12*\n\x05\x61rray\x18$ \x01(\x0b\x32\x1b.crane.hooks.v1.ArrayBounds\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0f\n\r_array_job_idB\x10\n\x0e_array_task_idB\x11\n\x0f_cpus_requested\",\n\x0bHeldDevices\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07indexes\x18\x02 \x03(\r\"G\n\x0b\x41rrayBounds\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\r\n\x05\x66irst\x18\x02 \x01(\r\x12\x0c\n\x04last\x18\x03 \x01(\r\x12\x0c\n\x04step\x18\x04 \x01(\r\"\x89\x01\n\tNodeShare\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06ntasks\x18\x02 \x01(\r\x12\x0c\n\x04\x63pus\x18\x03 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x04\x12\x0c\n\x04gres\x18\x05 \x01(\t\x12,\n\x07\x64\x65vices\x18\x06 \x03(\x0b\x32\x1b.crane.hooks.v1.HeldDevices\"\x89\x01\n\rResourceUsage\x12\x12\n\x05\x63pu_s\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11memory_peak_bytes\x18\x02 \x01(\x04H\x01\x88\x01\x01\x12\x16\n\toom_kills\x18\x03 \x01(\rH\x02\x88\x01\x01\x42\x08\n\x06_cpu_sB\x14\n\x12_memory_peak_bytesB\x0c\n\n_oom_kills\"G\n\tNodeUsage\x12\x0c\n\x04node\x18\x01 \x01(\t\x12,\n\x05usage\x18\x02 \x01(\x0b\x32\x1d.crane.hooks.v1.ResourceUsage\":\n\x0b\x45qualShares\x12\r\n\x05nodes\x18\x01 \x01(\r\x12\x0e\n\x06ntasks\x18\x02 \x01(\r\x12\x0c\n\x04\x63pus\x18\x03 \x01(\x01\"\xbf\x02\n\tJobOnNode\x12\x0e\n\x06job_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12%\n\x04spec\x18\x03 \x01(\x0b\x32\x17.crane.hooks.v1.JobSpec\x12\r\n\x05nodes\x18\x04 \x03(\t\x12(\n\x05share\x18\x05 \x01(\x0b\x32\x19.crane.hooks.v1.NodeShare\x12\x0f\n\x07\x63luster\x18\x06 \x01(\t\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rrestart_count\x18\t \x01(\r\x12+\n\x06layout\x18\n \x03(\x0b\x32\x1b.crane.hooks.v1.EqualShares\"/\n\rTaskPlacement\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x10\n\x08task_ids\x18\x02 \x03(\r\"\x8a\x03\n\x08StepSpec\x12\x0f\n\x07step_id\x18\x01 \x01(\t\x12\x0c\n\x04\x61rgv\x18\x02 \x03(\t\x12\x0e\n\x06ntasks\x18\x03 \x01(\r\x12\x30\n\tplacement\x18\x04 \x03(\x0b\x32\x1d.crane.hooks.v1.TaskPlacement\x12\x15\n\rcpus_per_task\x18\x05 \x01(\x01\x12>\n\x0b\x65nvironment\x18\x06 \x03(\x0b\x32).crane.hooks.v1.StepSpec.EnvironmentEntry\x12\x0b\n\x03\x63wd\x18\x07 \x01(\t\x12(\n\x05stdio\x18\x08 \x01(\x0e\x32\x19.crane.hooks.v1.StdioMode\x12\x13\n\x0btask_prolog\x18\t \x01(\t\x12\x13\n\x0btask_epilog\x18\n \x01(\t\x12\x0c\n\x04name\x18\x0b \x01(\t\x12\x10\n\x08nodelist\x18\x0c \x01(\t\x12\x11\n\tnum_nodes\x18\r \x01(\r\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"*\n\nExitStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0e\n\x06signal\x18\x02 \x01(\r\"g\n\x07TaskEnd\x12\x0f\n\x07task_id\x18\x01 \x01(\r\x12(\n\x04\x65xit\x18\x02 \x01(\x0b\x32\x1a.crane.hooks.v1.ExitStatus\x12\x11\n\tcancelled\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\"s\n\x0cHistoryEvent\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x0c\n\x04node\x18\x05 \x01(\t\"\xc9\x02\n\nStepStatus\x12\x0f\n\x07step_id\x18\x01 \x01(\t\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.crane.hooks.v1.StepState\x12\r\n\x05nodes\x18\x03 \x03(\t\x12(\n\x04\x65xit\x18\x04 \x01(\x0b\x32\x1a.crane.hooks.v1.ExitStatus\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04name\x18\x08 \x01(\t\x12\x0e\n\x06ntasks\x18\t \x01(\r\x12(\n\x05usage\x18\n \x03(\x0b\x32\x19.crane.hooks.v1.NodeUsage\x12\x11\n\tcancelled\x18\x0b \x01(\x08\"\x86\x05\n\tJobStatus\x12\x0e\n\x06job_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.crane.hooks.v1.JobState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12%\n\x04spec\x18\x05 \x01(\x0b\x32\x17.crane.hooks.v1.JobSpec\x12\r\n\x05nodes\x18\x06 \x03(\t\x12\x12\n\nbusy_nodes\x18\x07 \x03(\t\x12(\n\x04\x65xit\x18\x08 \x01(\x0b\x32\x1a.crane.hooks.v1.ExitStatus\x12\x15\n\rrequeue_count\x18\t \x01(\r\x12\x30\n\x0csubmitted_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nnot_before\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05steps\x18\x0e \x03(\x0b\x32\x1a.crane.hooks.v1.StepStatus\x12-\n\x07history\x18\x0f \x03(\x0b\x32\x1c.crane.hooks.v1.HistoryEvent\x12%\n\x04runs\x18\x10 \x03(\x0b\x32\x17.crane.hooks.v1.HookRun\x12)\n\x06shares\x18\x11 \x03(\x0b\x32\x19.crane.hooks.v1.NodeShare\x12(\n\x05usage\x18\x12 \x03(\x0b\x32\x19.crane.hooks.v1.NodeUsage*b\n\x07JobKind\x12\x18\n\x14JOB_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eJOB_KIND_BATCH\x10\x01\x12\x17\n\x13JOB_KIND_ALLOCATION\x10\x02\x12\x10\n\x0cJOB_KIND_RUN\x10\x03*\x96\x02\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATE_PENDING\x10\x01\x12\x19\n\x15JOB_STATE_CONFIGURING\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x18\n\x14JOB_STATE_COMPLETING\x10\x04\x12\x12\n\x0eJOB_STATE_HELD\x10\x05\x12\x17\n\x13JOB_STATE_COMPLETED\x10\x06\x12\x14\n\x10JOB_STATE_FAILED\x10\x07\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x08\x12\x17\n\x13JOB_STATE_TIMED_OUT\x10\t\x12\x17\n\x13JOB_STATE_NODE_FAIL\x10\n*\x8c\x01\n\tStepState\x12\x1a\n\x16STEP_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16STEP_STATE_CONFIGURING\x10\x01\x12\x16\n\x12STEP_STATE_RUNNING\x10\x02\x12\x19\n\x15STEP_STATE_COMPLETING\x10\x03\x12\x14\n\x10STEP_STATE_ENDED\x10\x04*V\n\tStdioMode\x12\x1a\n\x16STDIO_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10STDIO_MODE_FILES\x10\x01\x12\x17\n\x13STDIO_MODE_ATTACHED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63rane/hooks/v1/job.proto\x12\x0e\x63rane.hooks.v1\x1a\x19\x63rane/hooks/v1/hook.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x01\n\tInherited\x12\x12\n\x05umask\x18\x01 \x01(\rH\x00\x88\x01\x01\x12>\n\x0bsoft_limits\x18\x02 \x03(\x0b\x32).crane.hooks.v1.Inherited.SoftLimitsEntry\x1a\x31\n\x0fSoftLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\x08\n\x06_umask\"\xcb\x07\n\x07JobSpec\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.crane.hooks.v1.JobKind\x12\x0b\n\x03uid\x18\x02 \x01(\r\x12\x0b\n\x03gid\x18\x03 \x01(\r\x12\x0c\n\x04user\x18\x04 \x01(\t\x12\x0e\n\x06groups\x18\x05 \x03(\r\x12\x0c\n\x04name\x18\x06 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x07 \x01(\t\x12\x11\n\tpartition\x18\x08 \x01(\t\x12\x0b\n\x03qos\x18\t \x01(\t\x12\x11\n\tnum_nodes\x18\n \x01(\r\x12\x0e\n\x06ntasks\x18\x0b \x01(\r\x12\x17\n\x0fntasks_per_node\x18\x0c \x01(\r\x12\x15\n\rcpus_per_task\x18\r \x01(\x01\x12\x1d\n\x15memory_per_node_bytes\x18\x0e \x01(\x04\x12\x0c\n\x04gres\x18\x0f \x01(\t\x12\x10\n\x08nodelist\x18\x10 \x01(\t\x12\x0f\n\x07\x65xclude\x18\x11 \x01(\t\x12-\n\ntime_limit\x18\x12 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0b\n\x03\x63wd\x18\x13 \x01(\t\x12=\n\x0b\x65nvironment\x18\x14 \x03(\x0b\x32(.crane.hooks.v1.JobSpec.EnvironmentEntry\x12\x0e\n\x06script\x18\x15 \x01(\t\x12\x13\n\x0bscript_name\x18\x16 \x01(\t\x12\x18\n\x10script_arguments\x18\x17 \x03(\t\x12\x13\n\x0bstdout_path\x18\x18 \x01(\t\x12\x13\n\x0bstderr_path\x18\x19 \x01(\t\x12\x0f\n\x07requeue\x18\x1a \x01(\x08\x12\x13\n\x0bsubmit_host\x18\x1b \x01(\t\x12\x0f\n\x07\x63omment\x18\x1c \x01(\t\x12\x19\n\x0c\x61rray_job_id\x18\x1d \x01(\x04H\x00\x88\x01\x01\x12\x1a\n\rarray_task_id\x18\x1e \x01(\rH\x01\x88\x01\x01\x12\x1c\n\x14memory_per_cpu_bytes\x18\x1f \x01(\x04\x12\x0c\n\x04gpus\x18  \x01(\t\x12\x11\n\texclusive\x18! \x01(\x08\x12\x1b\n\x0e\x63pus_requested\x18\" \x01(\x08H\x02\x88\x01\x01\x12\r\n\x05group\x18# \x01(\t\x12*\n\x05\x61rray\x18$ \x01(\x0b\x32\x1b.crane.hooks.v1.ArrayBounds\x12,\n\tinherited\x18( \x01(\x0b\x32\x19.crane.hooks.v1.Inherited\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0f\n\r_array_job_idB\x10\n\x0e_array_task_idB\x11\n\x0f_cpus_requested\",\n\x0bHeldDevices\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07indexes\x18\x02 \x03(\r\"G\n\x0b\x41rrayBounds\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\r\n\x05\x66irst\x18\x02 \x01(\r\x12\x0c\n\x04last\x18\x03 \x01(\r\x12\x0c\n\x04step\x18\x04 \x01(\r\"\x89\x01\n\tNodeShare\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06ntasks\x18\x02 \x01(\r\x12\x0c\n\x04\x63pus\x18\x03 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x04\x12\x0c\n\x04gres\x18\x05 \x01(\t\x12,\n\x07\x64\x65vices\x18\x06 \x03(\x0b\x32\x1b.crane.hooks.v1.HeldDevices\"\x89\x01\n\rResourceUsage\x12\x12\n\x05\x63pu_s\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11memory_peak_bytes\x18\x02 \x01(\x04H\x01\x88\x01\x01\x12\x16\n\toom_kills\x18\x03 \x01(\rH\x02\x88\x01\x01\x42\x08\n\x06_cpu_sB\x14\n\x12_memory_peak_bytesB\x0c\n\n_oom_kills\"G\n\tNodeUsage\x12\x0c\n\x04node\x18\x01 \x01(\t\x12,\n\x05usage\x18\x02 \x01(\x0b\x32\x1d.crane.hooks.v1.ResourceUsage\":\n\x0b\x45qualShares\x12\r\n\x05nodes\x18\x01 \x01(\r\x12\x0e\n\x06ntasks\x18\x02 \x01(\r\x12\x0c\n\x04\x63pus\x18\x03 \x01(\x01\"\xbf\x02\n\tJobOnNode\x12\x0e\n\x06job_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12%\n\x04spec\x18\x03 \x01(\x0b\x32\x17.crane.hooks.v1.JobSpec\x12\r\n\x05nodes\x18\x04 \x03(\t\x12(\n\x05share\x18\x05 \x01(\x0b\x32\x19.crane.hooks.v1.NodeShare\x12\x0f\n\x07\x63luster\x18\x06 \x01(\t\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rrestart_count\x18\t \x01(\r\x12+\n\x06layout\x18\n \x03(\x0b\x32\x1b.crane.hooks.v1.EqualShares\"/\n\rTaskPlacement\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x10\n\x08task_ids\x18\x02 \x03(\r\"\xb8\x03\n\x08StepSpec\x12\x0f\n\x07step_id\x18\x01 \x01(\t\x12\x0c\n\x04\x61rgv\x18\x02 \x03(\t\x12\x0e\n\x06ntasks\x18\x03 \x01(\r\x12\x30\n\tplacement\x18\x04 \x03(\x0b\x32\x1d.crane.hooks.v1.TaskPlacement\x12\x15\n\rcpus_per_task\x18\x05 \x01(\x01\x12>\n\x0b\x65nvironment\x18\x06 \x03(\x0b\x32).crane.hooks.v1.StepSpec.EnvironmentEntry\x12\x0b\n\x03\x63wd\x18\x07 \x01(\t\x12(\n\x05stdio\x18\x08 \x01(\x0e\x32\x19.crane.hooks.v1.StdioMode\x12\x13\n\x0btask_prolog\x18\t \x01(\t\x12\x13\n\x0btask_epilog\x18\n \x01(\t\x12\x0c\n\x04name\x18\x0b \x01(\t\x12\x10\n\x08nodelist\x18\x0c \x01(\t\x12\x11\n\tnum_nodes\x18\r \x01(\r\x12,\n\tinherited\x18\x14 \x01(\x0b\x32\x19.crane.hooks.v1.Inherited\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"*\n\nExitStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0e\n\x06signal\x18\x02 \x01(\r\"g\n\x07TaskEnd\x12\x0f\n\x07task_id\x18\x01 \x01(\r\x12(\n\x04\x65xit\x18\x02 \x01(\x0b\x32\x1a.crane.hooks.v1.ExitStatus\x12\x11\n\tcancelled\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\"s\n\x0cHistoryEvent\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x0c\n\x04node\x18\x05 \x01(\t\"\xc9\x02\n\nStepStatus\x12\x0f\n\x07step_id\x18\x01 \x01(\t\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.crane.hooks.v1.StepState\x12\r\n\x05nodes\x18\x03 \x03(\t\x12(\n\x04\x65xit\x18\x04 \x01(\x0b\x32\x1a.crane.hooks.v1.ExitStatus\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04name\x18\x08 \x01(\t\x12\x0e\n\x06ntasks\x18\t \x01(\r\x12(\n\x05usage\x18\n \x03(\x0b\x32\x19.crane.hooks.v1.NodeUsage\x12\x11\n\tcancelled\x18\x0b \x01(\x08\"\x86\x05\n\tJobStatus\x12\x0e\n\x06job_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.crane.hooks.v1.JobState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12%\n\x04spec\x18\x05 \x01(\x0b\x32\x17.crane.hooks.v1.JobSpec\x12\r\n\x05nodes\x18\x06 \x03(\t\x12\x12\n\nbusy_nodes\x18\x07 \x03(\t\x12(\n\x04\x65xit\x18\x08 \x01(\x0b\x32\x1a.crane.hooks.v1.ExitStatus\x12\x15\n\rrequeue_count\x18\t \x01(\r\x12\x30\n\x0csubmitted_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nnot_before\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05steps\x18\x0e \x03(\x0b\x32\x1a.crane.hooks.v1.StepStatus\x12-\n\x07history\x18\x0f \x03(\x0b\x32\x1c.crane.hooks.v1.HistoryEvent\x12%\n\x04runs\x18\x10 \x03(\x0b\x32\x17.crane.hooks.v1.HookRun\x12)\n\x06shares\x18\x11 \x03(\x0b\x32\x19.crane.hooks.v1.NodeShare\x12(\n\x05usage\x18\x12 \x03(\x0b\x32\x19.crane.hooks.v1.NodeUsage*b\n\x07JobKind\x12\x18\n\x14JOB_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eJOB_KIND_BATCH\x10\x01\x12\x17\n\x13JOB_KIND_ALLOCATION\x10\x02\x12\x10\n\x0cJOB_KIND_RUN\x10\x03*\x96\x02\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATE_PENDING\x10\x01\x12\x19\n\x15JOB_STATE_CONFIGURING\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x18\n\x14JOB_STATE_COMPLETING\x10\x04\x12\x12\n\x0eJOB_STATE_HELD\x10\x05\x12\x17\n\x13JOB_STATE_COMPLETED\x10\x06\x12\x14\n\x10JOB_STATE_FAILED\x10\x07\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x08\x12\x17\n\x13JOB_STATE_TIMED_OUT\x10\t\x12\x17\n\x13JOB_STATE_NODE_FAIL\x10\n*\x8c\x01\n\tStepState\x12\x1a\n\x16STEP_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16STEP_STATE_CONFIGURING\x10\x01\x12\x16\n\x12STEP_STATE_RUNNING\x10\x02\x12\x19\n\x15STEP_STATE_COMPLETING\x10\x03\x12\x14\n\x10STEP_STATE_ENDED\x10\x04*V\n\tStdioMode\x12\x1a\n\x16STDIO_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10STDIO_MODE_FILES\x10\x01\x12\x17\n\x13STDIO_MODE_ATTACHED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'crane.hooks.v1.job_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_INHERITED_SOFTLIMITSENTRY']._loaded_options = None
+  _globals['_INHERITED_SOFTLIMITSENTRY']._serialized_options = b'8\001'
   _globals['_JOBSPEC_ENVIRONMENTENTRY']._loaded_options = None
   _globals['_JOBSPEC_ENVIRONMENTENTRY']._serialized_options = b'8\001'
   _globals['_STEPSPEC_ENVIRONMENTENTRY']._loaded_options = None
   _globals['_STEPSPEC_ENVIRONMENTENTRY']._serialized_options = b'8\001'
-  _globals['_JOBKIND']._serialized_start=3611
-  _globals['_JOBKIND']._serialized_end=3709
-  _globals['_JOBSTATE']._serialized_start=3712
-  _globals['_JOBSTATE']._serialized_end=3990
-  _globals['_STEPSTATE']._serialized_start=3993
-  _globals['_STEPSTATE']._serialized_end=4133
-  _globals['_STDIOMODE']._serialized_start=4135
-  _globals['_STDIOMODE']._serialized_end=4221
-  _globals['_JOBSPEC']._serialized_start=137
-  _globals['_JOBSPEC']._serialized_end=1062
-  _globals['_JOBSPEC_ENVIRONMENTENTRY']._serialized_start=958
-  _globals['_JOBSPEC_ENVIRONMENTENTRY']._serialized_end=1008
-  _globals['_HELDDEVICES']._serialized_start=1064
-  _globals['_HELDDEVICES']._serialized_end=1108
-  _globals['_ARRAYBOUNDS']._serialized_start=1110
-  _globals['_ARRAYBOUNDS']._serialized_end=1181
-  _globals['_NODESHARE']._serialized_start=1184
-  _globals['_NODESHARE']._serialized_end=1321
-  _globals['_RESOURCEUSAGE']._serialized_start=1324
-  _globals['_RESOURCEUSAGE']._serialized_end=1461
-  _globals['_NODEUSAGE']._serialized_start=1463
-  _globals['_NODEUSAGE']._serialized_end=1534
-  _globals['_EQUALSHARES']._serialized_start=1536
-  _globals['_EQUALSHARES']._serialized_end=1594
-  _globals['_JOBONNODE']._serialized_start=1597
-  _globals['_JOBONNODE']._serialized_end=1916
-  _globals['_TASKPLACEMENT']._serialized_start=1918
-  _globals['_TASKPLACEMENT']._serialized_end=1965
-  _globals['_STEPSPEC']._serialized_start=1968
-  _globals['_STEPSPEC']._serialized_end=2362
-  _globals['_STEPSPEC_ENVIRONMENTENTRY']._serialized_start=958
-  _globals['_STEPSPEC_ENVIRONMENTENTRY']._serialized_end=1008
-  _globals['_EXITSTATUS']._serialized_start=2364
-  _globals['_EXITSTATUS']._serialized_end=2406
-  _globals['_TASKEND']._serialized_start=2408
-  _globals['_TASKEND']._serialized_end=2511
-  _globals['_HISTORYEVENT']._serialized_start=2513
-  _globals['_HISTORYEVENT']._serialized_end=2628
-  _globals['_STEPSTATUS']._serialized_start=2631
-  _globals['_STEPSTATUS']._serialized_end=2960
-  _globals['_JOBSTATUS']._serialized_start=2963
-  _globals['_JOBSTATUS']._serialized_end=3609
+  _globals['_JOBKIND']._serialized_start=3862
+  _globals['_JOBKIND']._serialized_end=3960
+  _globals['_JOBSTATE']._serialized_start=3963
+  _globals['_JOBSTATE']._serialized_end=4241
+  _globals['_STEPSTATE']._serialized_start=4244
+  _globals['_STEPSTATE']._serialized_end=4384
+  _globals['_STDIOMODE']._serialized_start=4386
+  _globals['_STDIOMODE']._serialized_end=4472
+  _globals['_INHERITED']._serialized_start=137
+  _globals['_INHERITED']._serialized_end=293
+  _globals['_INHERITED_SOFTLIMITSENTRY']._serialized_start=234
+  _globals['_INHERITED_SOFTLIMITSENTRY']._serialized_end=283
+  _globals['_JOBSPEC']._serialized_start=296
+  _globals['_JOBSPEC']._serialized_end=1267
+  _globals['_JOBSPEC_ENVIRONMENTENTRY']._serialized_start=1163
+  _globals['_JOBSPEC_ENVIRONMENTENTRY']._serialized_end=1213
+  _globals['_HELDDEVICES']._serialized_start=1269
+  _globals['_HELDDEVICES']._serialized_end=1313
+  _globals['_ARRAYBOUNDS']._serialized_start=1315
+  _globals['_ARRAYBOUNDS']._serialized_end=1386
+  _globals['_NODESHARE']._serialized_start=1389
+  _globals['_NODESHARE']._serialized_end=1526
+  _globals['_RESOURCEUSAGE']._serialized_start=1529
+  _globals['_RESOURCEUSAGE']._serialized_end=1666
+  _globals['_NODEUSAGE']._serialized_start=1668
+  _globals['_NODEUSAGE']._serialized_end=1739
+  _globals['_EQUALSHARES']._serialized_start=1741
+  _globals['_EQUALSHARES']._serialized_end=1799
+  _globals['_JOBONNODE']._serialized_start=1802
+  _globals['_JOBONNODE']._serialized_end=2121
+  _globals['_TASKPLACEMENT']._serialized_start=2123
+  _globals['_TASKPLACEMENT']._serialized_end=2170
+  _globals['_STEPSPEC']._serialized_start=2173
+  _globals['_STEPSPEC']._serialized_end=2613
+  _globals['_STEPSPEC_ENVIRONMENTENTRY']._serialized_start=1163
+  _globals['_STEPSPEC_ENVIRONMENTENTRY']._serialized_end=1213
+  _globals['_EXITSTATUS']._serialized_start=2615
+  _globals['_EXITSTATUS']._serialized_end=2657
+  _globals['_TASKEND']._serialized_start=2659
+  _globals['_TASKEND']._serialized_end=2762
+  _globals['_HISTORYEVENT']._serialized_start=2764
+  _globals['_HISTORYEVENT']._serialized_end=2879
+  _globals['_STEPSTATUS']._serialized_start=2882
+  _globals['_STEPSTATUS']._serialized_end=3211
+  _globals['_JOBSTATUS']._serialized_start=3214
+  _globals['_JOBSTATUS']._serialized_end=3860
 # @@protoc_insertion_point(module_scope)

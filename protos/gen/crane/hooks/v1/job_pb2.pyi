@@ -137,6 +137,56 @@ STDIO_MODE_ATTACHED: StdioMode.ValueType  # 2
 Global___StdioMode: _TypeAlias = StdioMode  # noqa: Y015
 
 @_typing.final
+class Inherited(_message.Message):
+    """What tasks take over from the shell of whoever asked for them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SoftLimitsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    UMASK_FIELD_NUMBER: _builtins.int
+    SOFT_LIMITS_FIELD_NUMBER: _builtins.int
+    umask: _builtins.int
+    """Unset: 022."""
+    @_builtins.property
+    def soft_limits(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Soft limits of setrlimit(2) by name: AS, CORE, CPU, DATA, FSIZE, MEMLOCK, NOFILE, NPROC, RSS, STACK; 2^64 - 1 is unlimited."""
+
+    def __init__(
+        self,
+        *,
+        umask: _builtins.int | None = ...,
+        soft_limits: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "umask", b"umask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "soft_limits", b"soft_limits", "umask", b"umask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__umask: _TypeAlias = _typing.Literal["umask"]  # noqa: Y015
+    _WhichOneofArgType__umask: _TypeAlias = _typing.Literal["_umask", b"_umask"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__umask) -> _WhichOneofReturnType__umask | None: ...
+
+Global___Inherited: _TypeAlias = Inherited  # noqa: Y015
+
+@_typing.final
 class JobSpec(_message.Message):
     """What was asked for. The identity fields (uid, gid, user, groups, group) of a request are ignored: the controller fills
     them from the caller's credentials.
@@ -200,6 +250,7 @@ class JobSpec(_message.Message):
     CPUS_REQUESTED_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
     ARRAY_FIELD_NUMBER: _builtins.int
+    INHERITED_FIELD_NUMBER: _builtins.int
     kind: Global___JobKind.ValueType
     uid: _builtins.int
     gid: _builtins.int
@@ -263,6 +314,10 @@ class JobSpec(_message.Message):
     def array(self) -> Global___ArrayBounds:
         """Set with the two above."""
 
+    @_builtins.property
+    def inherited(self) -> Global___Inherited:
+        """Of the batch script, and of steps that bring nothing of their own."""
+
     def __init__(
         self,
         *,
@@ -302,10 +357,11 @@ class JobSpec(_message.Message):
         cpus_requested: _builtins.bool | None = ...,
         group: _builtins.str = ...,
         array: Global___ArrayBounds | None = ...,
+        inherited: Global___Inherited | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_array_job_id", b"_array_job_id", "_array_task_id", b"_array_task_id", "_cpus_requested", b"_cpus_requested", "array", b"array", "array_job_id", b"array_job_id", "array_task_id", b"array_task_id", "cpus_requested", b"cpus_requested", "time_limit", b"time_limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_array_job_id", b"_array_job_id", "_array_task_id", b"_array_task_id", "_cpus_requested", b"_cpus_requested", "array", b"array", "array_job_id", b"array_job_id", "array_task_id", b"array_task_id", "cpus_requested", b"cpus_requested", "inherited", b"inherited", "time_limit", b"time_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_array_job_id", b"_array_job_id", "_array_task_id", b"_array_task_id", "_cpus_requested", b"_cpus_requested", "account", b"account", "array", b"array", "array_job_id", b"array_job_id", "array_task_id", b"array_task_id", "comment", b"comment", "cpus_per_task", b"cpus_per_task", "cpus_requested", b"cpus_requested", "cwd", b"cwd", "environment", b"environment", "exclude", b"exclude", "exclusive", b"exclusive", "gid", b"gid", "gpus", b"gpus", "gres", b"gres", "group", b"group", "groups", b"groups", "kind", b"kind", "memory_per_cpu_bytes", b"memory_per_cpu_bytes", "memory_per_node_bytes", b"memory_per_node_bytes", "name", b"name", "nodelist", b"nodelist", "ntasks", b"ntasks", "ntasks_per_node", b"ntasks_per_node", "num_nodes", b"num_nodes", "partition", b"partition", "qos", b"qos", "requeue", b"requeue", "script", b"script", "script_arguments", b"script_arguments", "script_name", b"script_name", "stderr_path", b"stderr_path", "stdout_path", b"stdout_path", "submit_host", b"submit_host", "time_limit", b"time_limit", "uid", b"uid", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_array_job_id", b"_array_job_id", "_array_task_id", b"_array_task_id", "_cpus_requested", b"_cpus_requested", "account", b"account", "array", b"array", "array_job_id", b"array_job_id", "array_task_id", b"array_task_id", "comment", b"comment", "cpus_per_task", b"cpus_per_task", "cpus_requested", b"cpus_requested", "cwd", b"cwd", "environment", b"environment", "exclude", b"exclude", "exclusive", b"exclusive", "gid", b"gid", "gpus", b"gpus", "gres", b"gres", "group", b"group", "groups", b"groups", "inherited", b"inherited", "kind", b"kind", "memory_per_cpu_bytes", b"memory_per_cpu_bytes", "memory_per_node_bytes", b"memory_per_node_bytes", "name", b"name", "nodelist", b"nodelist", "ntasks", b"ntasks", "ntasks_per_node", b"ntasks_per_node", "num_nodes", b"num_nodes", "partition", b"partition", "qos", b"qos", "requeue", b"requeue", "script", b"script", "script_arguments", b"script_arguments", "script_name", b"script_name", "stderr_path", b"stderr_path", "stdout_path", b"stdout_path", "submit_host", b"submit_host", "time_limit", b"time_limit", "uid", b"uid", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__array_job_id: _TypeAlias = _typing.Literal["array_job_id"]  # noqa: Y015
     _WhichOneofArgType__array_job_id: _TypeAlias = _typing.Literal["_array_job_id", b"_array_job_id"]  # noqa: Y015
@@ -636,6 +692,7 @@ class StepSpec(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     NODELIST_FIELD_NUMBER: _builtins.int
     NUM_NODES_FIELD_NUMBER: _builtins.int
+    INHERITED_FIELD_NUMBER: _builtins.int
     step_id: _builtins.str
     """`batch`, or the decimal number the controller gave."""
     ntasks: _builtins.int
@@ -661,6 +718,10 @@ class StepSpec(_message.Message):
 
     @_builtins.property
     def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def inherited(self) -> Global___Inherited:
+        """Unset: the job's."""
+
     def __init__(
         self,
         *,
@@ -677,10 +738,11 @@ class StepSpec(_message.Message):
         name: _builtins.str = ...,
         nodelist: _builtins.str = ...,
         num_nodes: _builtins.int = ...,
+        inherited: Global___Inherited | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["inherited", b"inherited"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "cpus_per_task", b"cpus_per_task", "cwd", b"cwd", "environment", b"environment", "name", b"name", "nodelist", b"nodelist", "ntasks", b"ntasks", "num_nodes", b"num_nodes", "placement", b"placement", "stdio", b"stdio", "step_id", b"step_id", "task_epilog", b"task_epilog", "task_prolog", b"task_prolog"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "cpus_per_task", b"cpus_per_task", "cwd", b"cwd", "environment", b"environment", "inherited", b"inherited", "name", b"name", "nodelist", b"nodelist", "ntasks", b"ntasks", "num_nodes", b"num_nodes", "placement", b"placement", "stdio", b"stdio", "step_id", b"step_id", "task_epilog", b"task_epilog", "task_prolog", b"task_prolog"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -119,6 +119,7 @@ class NodeStatus(_message.Message):
     CONTAINMENT_FIELD_NUMBER: _builtins.int
     GRES_USED_FIELD_NUMBER: _builtins.int
     CONTAINMENT_LOST_FIELD_NUMBER: _builtins.int
+    ONLY_UID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     up: _builtins.bool
     use: Global___NodeUse.ValueType
@@ -139,6 +140,8 @@ class NodeStatus(_message.Message):
     """The devices that jobs hold."""
     containment_lost: _builtins.str
     """What that cannot do, for a person; empty: nothing is missed."""
+    only_uid: _builtins.int
+    """Uid whose jobs alone it can run, because its craned is not root; unset: anybody's."""
     @_builtins.property
     def drain_causes(self) -> _containers.RepeatedCompositeFieldContainer[Global___DrainCause]:
         """Empty: not drained."""
@@ -177,11 +180,14 @@ class NodeStatus(_message.Message):
         containment: _builtins.str = ...,
         gres_used: _builtins.str = ...,
         containment_lost: _builtins.str = ...,
+        only_uid: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_heartbeat", b"last_heartbeat"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_only_uid", b"_only_uid", "last_heartbeat", b"last_heartbeat", "only_uid", b"only_uid"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "boot_id", b"boot_id", "config_differs", b"config_differs", "config_digest", b"config_digest", "containment", b"containment", "containment_lost", b"containment_lost", "cpus", b"cpus", "cpus_used", b"cpus_used", "drain_causes", b"drain_causes", "gres", b"gres", "gres_used", b"gres_used", "job_ids", b"job_ids", "last_heartbeat", b"last_heartbeat", "memory_bytes", b"memory_bytes", "memory_used_bytes", b"memory_used_bytes", "name", b"name", "owed_epilogs", b"owed_epilogs", "partitions", b"partitions", "up", b"up", "use", b"use", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_only_uid", b"_only_uid", "address", b"address", "boot_id", b"boot_id", "config_differs", b"config_differs", "config_digest", b"config_digest", "containment", b"containment", "containment_lost", b"containment_lost", "cpus", b"cpus", "cpus_used", b"cpus_used", "drain_causes", b"drain_causes", "gres", b"gres", "gres_used", b"gres_used", "job_ids", b"job_ids", "last_heartbeat", b"last_heartbeat", "memory_bytes", b"memory_bytes", "memory_used_bytes", b"memory_used_bytes", "name", b"name", "only_uid", b"only_uid", "owed_epilogs", b"owed_epilogs", "partitions", b"partitions", "up", b"up", "use", b"use", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__only_uid: _TypeAlias = _typing.Literal["only_uid"]  # noqa: Y015
+    _WhichOneofArgType__only_uid: _TypeAlias = _typing.Literal["_only_uid", b"_only_uid"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__only_uid) -> _WhichOneofReturnType__only_uid | None: ...
 
 Global___NodeStatus: _TypeAlias = NodeStatus  # noqa: Y015

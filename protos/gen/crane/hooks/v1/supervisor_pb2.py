@@ -27,7 +27,7 @@ from crane.hooks.v1 import hook_pb2 as crane_dot_hooks_dot_v1_dot_hook__pb2
 from crane.hooks.v1 import job_pb2 as crane_dot_hooks_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63rane/hooks/v1/supervisor.proto\x12\x0e\x63rane.hooks.v1\x1a#crane/hooks/v1/craned_service.proto\x1a\x19\x63rane/hooks/v1/hook.proto\x1a\x18\x63rane/hooks/v1/job.proto\"\x8d\x02\n\x08TaskHook\x12(\n\x05point\x18\x01 \x01(\x0e\x32\x19.crane.hooks.v1.HookPoint\x12\x0f\n\x07scripts\x18\x02 \x03(\t\x12\x11\n\ttimeout_s\x18\x03 \x01(\x01\x12\x1a\n\x12timeout_per_script\x18\x04 \x01(\x08\x12\x1b\n\x13\x63ontinue_on_failure\x18\x05 \x01(\x08\x12\x15\n\rtrusted_owner\x18\x06 \x01(\x08\x12\x0f\n\x07grace_s\x18\x07 \x01(\x01\x12\r\n\x05notes\x18\x08 \x03(\t\x12\x0f\n\x07problem\x18\t \x01(\t\x12\x14\n\x0cshows_stderr\x18\n \x01(\x08\x12\x1c\n\x14original_environment\x18\x0b \x01(\x08\"\xab\x01\n\rTaskBootstrap\x12\x0f\n\x07task_id\x18\x01 \x01(\r\x12\x10\n\x08local_id\x18\x02 \x01(\r\x12\x43\n\x0b\x65nvironment\x18\x03 \x03(\x0b\x32..crane.hooks.v1.TaskBootstrap.EnvironmentEntry\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe7\x01\n\tJobLimits\x12\x19\n\x0cmemory_bytes\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x17\n\nswap_bytes\x18\x02 \x01(\x04H\x01\x88\x01\x01\x12\x11\n\x04\x63pus\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x16\n\tprocesses\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x34\n\x0e\x64\x65nied_devices\x18\x05 \x03(\x0b\x32\x1c.crane.hooks.v1.DeviceNumber\x12\x0e\n\x06\x63puset\x18\x06 \x01(\tB\x0f\n\r_memory_bytesB\r\n\x0b_swap_bytesB\x07\n\x05_cpusB\x0c\n\n_processes\";\n\x0c\x44\x65viceNumber\x12\r\n\x05\x62lock\x18\x01 \x01(\x08\x12\r\n\x05major\x18\x02 \x01(\r\x12\r\n\x05minor\x18\x03 \x01(\r\"\x84\x06\n\x13SupervisorBootstrap\x12\x0e\n\x06job_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0f\n\x07step_id\x18\x03 \x01(\t\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\r\n\x05nonce\x18\x05 \x01(\t\x12\x15\n\rcraned_socket\x18\x06 \x01(\t\x12$\n\x03job\x18\x07 \x01(\x0b\x32\x17.crane.hooks.v1.JobSpec\x12&\n\x04step\x18\x08 \x01(\x0b\x32\x18.crane.hooks.v1.StepSpec\x12,\n\x05tasks\x18\t \x03(\x0b\x32\x1d.crane.hooks.v1.TaskBootstrap\x12\'\n\x05hooks\x18\n \x03(\x0b\x32\x18.crane.hooks.v1.TaskHook\x12\x14\n\x0ckill_grace_s\x18\x0b \x01(\x01\x12\x18\n\x10launcher_grace_s\x18\x0c \x01(\x01\x12\x13\n\x0b\x63ontainment\x18\r \x01(\t\x12\x13\n\x0b\x63group_root\x18\x0e \x01(\t\x12\x1a\n\x12output_limit_bytes\x18\x0f \x01(\x04\x12\x14\n\x0c\x62\x61tch_script\x18\x10 \x01(\t\x12\x11\n\tstate_dir\x18\x11 \x01(\t\x12\r\n\x05nodes\x18\x12 \x03(\t\x12\x1a\n\x12unkillable_after_s\x18\x13 \x01(\x01\x12\x17\n\x0f\x63group_instance\x18\x14 \x01(\t\x12I\n\x0b\x65nvironment\x18\x15 \x03(\x0b\x32\x34.crane.hooks.v1.SupervisorBootstrap.EnvironmentEntry\x12\x37\n\x13task_prolog_failure\x18\x16 \x01(\x0e\x32\x1a.crane.hooks.v1.TaskAction\x12)\n\x06limits\x18\x17 \x01(\x0b\x32\x19.crane.hooks.v1.JobLimits\x12\x1c\n\x14slurm_compatible_env\x18\x18 \x01(\x08\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"H\n\x0e\x46orkSupervisor\x12\x36\n\tbootstrap\x18\x01 \x01(\x0b\x32#.crane.hooks.v1.SupervisorBootstrap\".\n\x10SupervisorForked\x12\r\n\x05nonce\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\x05\"A\n\x0eSupervisorGone\x12\x0b\n\x03pid\x18\x01 \x01(\x05\x12\x13\n\x0bwait_status\x18\x02 \x01(\x05\x12\r\n\x05nonce\x18\x03 \x01(\t\"\xae\x01\n\rParentMessage\x12.\n\x04\x66ork\x18\x01 \x01(\x0b\x32\x1e.crane.hooks.v1.ForkSupervisorH\x00\x12\x32\n\x06\x66orked\x18\x02 \x01(\x0b\x32 .crane.hooks.v1.SupervisorForkedH\x00\x12.\n\x04gone\x18\x03 \x01(\x0b\x32\x1e.crane.hooks.v1.SupervisorGoneH\x00\x42\t\n\x07message\"p\n\x0fSupervisorHello\x12\x0e\n\x06job_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0f\n\x07step_id\x18\x03 \x01(\t\x12\r\n\x05nonce\x18\x04 \x01(\t\x12\x0b\n\x03pid\x18\x05 \x01(\x05\x12\x0f\n\x07started\x18\x06 \x01(\x08\"\x0e\n\x0cTasksStarted\"\x8f\x01\n\x13SupervisorStepEnded\x12&\n\x05tasks\x18\x01 \x03(\x0b\x32\x17.crane.hooks.v1.TaskEnd\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nunkillable\x18\x03 \x03(\t\x12,\n\x05usage\x18\x04 \x01(\x0b\x32\x1d.crane.hooks.v1.ResourceUsage\"\xe0\x02\n\x0e\x46romSupervisor\x12\x30\n\x05hello\x18\x01 \x01(\x0b\x32\x1f.crane.hooks.v1.SupervisorHelloH\x00\x12\x35\n\rtasks_started\x18\x02 \x01(\x0b\x32\x1c.crane.hooks.v1.TasksStartedH\x00\x12+\n\x08hook_run\x18\x03 \x01(\x0b\x32\x17.crane.hooks.v1.HookRunH\x00\x12,\n\x06output\x18\x04 \x01(\x0b\x32\x1a.crane.hooks.v1.TaskOutputH\x00\x12\x16\n\x0cstdin_credit\x18\x05 \x01(\x04H\x00\x12\x39\n\nstep_ended\x18\x06 \x01(\x0b\x32#.crane.hooks.v1.SupervisorStepEndedH\x00\x12,\n\x06notice\x18\x07 \x01(\x0b\x32\x1a.crane.hooks.v1.StepNoticeH\x00\x42\t\n\x07message\"$\n\x10LauncherPresence\x12\x10\n\x08\x61ttached\x18\x01 \x01(\x08\"\x1d\n\x0bTasksSignal\x12\x0e\n\x06signal\x18\x01 \x01(\x05\"\"\n\x10TasksTermination\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x15\n\x13StepEndAcknowledged\"\xb7\x02\n\x0cToSupervisor\x12\x34\n\x08launcher\x18\x01 \x01(\x0b\x32 .crane.hooks.v1.LauncherPresenceH\x00\x12*\n\x05stdin\x18\x02 \x01(\x0b\x32\x19.crane.hooks.v1.StdinDataH\x00\x12\x17\n\routput_credit\x18\x03 \x01(\x04H\x00\x12-\n\x06signal\x18\x04 \x01(\x0b\x32\x1b.crane.hooks.v1.TasksSignalH\x00\x12\x35\n\tterminate\x18\x05 \x01(\x0b\x32 .crane.hooks.v1.TasksTerminationH\x00\x12;\n\x0c\x61\x63knowledged\x18\x06 \x01(\x0b\x32#.crane.hooks.v1.StepEndAcknowledgedH\x00\x42\t\n\x07message*\x8f\x01\n\nTaskAction\x12\x1b\n\x17TASK_ACTION_UNSPECIFIED\x10\x00\x12\x18\n\x14TASK_ACTION_CONTINUE\x10\x01\x12\x16\n\x12TASK_ACTION_CANCEL\x10\x02\x12\x14\n\x10TASK_ACTION_FAIL\x10\x03\x12\x1c\n\x18TASK_ACTION_EXIT_AS_HOOK\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63rane/hooks/v1/supervisor.proto\x12\x0e\x63rane.hooks.v1\x1a#crane/hooks/v1/craned_service.proto\x1a\x19\x63rane/hooks/v1/hook.proto\x1a\x18\x63rane/hooks/v1/job.proto\"\x8d\x02\n\x08TaskHook\x12(\n\x05point\x18\x01 \x01(\x0e\x32\x19.crane.hooks.v1.HookPoint\x12\x0f\n\x07scripts\x18\x02 \x03(\t\x12\x11\n\ttimeout_s\x18\x03 \x01(\x01\x12\x1a\n\x12timeout_per_script\x18\x04 \x01(\x08\x12\x1b\n\x13\x63ontinue_on_failure\x18\x05 \x01(\x08\x12\x15\n\rtrusted_owner\x18\x06 \x01(\x08\x12\x0f\n\x07grace_s\x18\x07 \x01(\x01\x12\r\n\x05notes\x18\x08 \x03(\t\x12\x0f\n\x07problem\x18\t \x01(\t\x12\x14\n\x0cshows_stderr\x18\n \x01(\x08\x12\x1c\n\x14original_environment\x18\x0b \x01(\x08\"\xab\x01\n\rTaskBootstrap\x12\x0f\n\x07task_id\x18\x01 \x01(\r\x12\x10\n\x08local_id\x18\x02 \x01(\r\x12\x43\n\x0b\x65nvironment\x18\x03 \x03(\x0b\x32..crane.hooks.v1.TaskBootstrap.EnvironmentEntry\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe7\x01\n\tJobLimits\x12\x19\n\x0cmemory_bytes\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x17\n\nswap_bytes\x18\x02 \x01(\x04H\x01\x88\x01\x01\x12\x11\n\x04\x63pus\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x16\n\tprocesses\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x34\n\x0e\x64\x65nied_devices\x18\x05 \x03(\x0b\x32\x1c.crane.hooks.v1.DeviceNumber\x12\x0e\n\x06\x63puset\x18\x06 \x01(\tB\x0f\n\r_memory_bytesB\r\n\x0b_swap_bytesB\x07\n\x05_cpusB\x0c\n\n_processes\";\n\x0c\x44\x65viceNumber\x12\r\n\x05\x62lock\x18\x01 \x01(\x08\x12\r\n\x05major\x18\x02 \x01(\r\x12\r\n\x05minor\x18\x03 \x01(\r\"\xcc\x07\n\x13SupervisorBootstrap\x12\x0e\n\x06job_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0f\n\x07step_id\x18\x03 \x01(\t\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\r\n\x05nonce\x18\x05 \x01(\t\x12\x15\n\rcraned_socket\x18\x06 \x01(\t\x12$\n\x03job\x18\x07 \x01(\x0b\x32\x17.crane.hooks.v1.JobSpec\x12&\n\x04step\x18\x08 \x01(\x0b\x32\x18.crane.hooks.v1.StepSpec\x12,\n\x05tasks\x18\t \x03(\x0b\x32\x1d.crane.hooks.v1.TaskBootstrap\x12\'\n\x05hooks\x18\n \x03(\x0b\x32\x18.crane.hooks.v1.TaskHook\x12\x14\n\x0ckill_grace_s\x18\x0b \x01(\x01\x12\x18\n\x10launcher_grace_s\x18\x0c \x01(\x01\x12\x13\n\x0b\x63ontainment\x18\r \x01(\t\x12\x13\n\x0b\x63group_root\x18\x0e \x01(\t\x12\x1a\n\x12output_limit_bytes\x18\x0f \x01(\x04\x12\x14\n\x0c\x62\x61tch_script\x18\x10 \x01(\t\x12\x11\n\tstate_dir\x18\x11 \x01(\t\x12\r\n\x05nodes\x18\x12 \x03(\t\x12\x1a\n\x12unkillable_after_s\x18\x13 \x01(\x01\x12\x17\n\x0f\x63group_instance\x18\x14 \x01(\t\x12I\n\x0b\x65nvironment\x18\x15 \x03(\x0b\x32\x34.crane.hooks.v1.SupervisorBootstrap.EnvironmentEntry\x12\x37\n\x13task_prolog_failure\x18\x16 \x01(\x0e\x32\x1a.crane.hooks.v1.TaskAction\x12)\n\x06limits\x18\x17 \x01(\x0b\x32\x19.crane.hooks.v1.JobLimits\x12\x1c\n\x14slurm_compatible_env\x18\x18 \x01(\x08\x12\x0c\n\x04home\x18\x1e \x01(\t\x12\x12\n\x05umask\x18\x1f \x01(\rH\x00\x88\x01\x01\x12H\n\x0bsoft_limits\x18  \x03(\x0b\x32\x33.crane.hooks.v1.SupervisorBootstrap.SoftLimitsEntry\x12\x1d\n\x15\x61llow_setuid_programs\x18! \x01(\x08\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x31\n\x0fSoftLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\x08\n\x06_umask\"H\n\x0e\x46orkSupervisor\x12\x36\n\tbootstrap\x18\x01 \x01(\x0b\x32#.crane.hooks.v1.SupervisorBootstrap\".\n\x10SupervisorForked\x12\r\n\x05nonce\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\x05\"A\n\x0eSupervisorGone\x12\x0b\n\x03pid\x18\x01 \x01(\x05\x12\x13\n\x0bwait_status\x18\x02 \x01(\x05\x12\r\n\x05nonce\x18\x03 \x01(\t\"\xae\x01\n\rParentMessage\x12.\n\x04\x66ork\x18\x01 \x01(\x0b\x32\x1e.crane.hooks.v1.ForkSupervisorH\x00\x12\x32\n\x06\x66orked\x18\x02 \x01(\x0b\x32 .crane.hooks.v1.SupervisorForkedH\x00\x12.\n\x04gone\x18\x03 \x01(\x0b\x32\x1e.crane.hooks.v1.SupervisorGoneH\x00\x42\t\n\x07message\"p\n\x0fSupervisorHello\x12\x0e\n\x06job_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0f\n\x07step_id\x18\x03 \x01(\t\x12\r\n\x05nonce\x18\x04 \x01(\t\x12\x0b\n\x03pid\x18\x05 \x01(\x05\x12\x0f\n\x07started\x18\x06 \x01(\x08\"\x0e\n\x0cTasksStarted\"\x8f\x01\n\x13SupervisorStepEnded\x12&\n\x05tasks\x18\x01 \x03(\x0b\x32\x17.crane.hooks.v1.TaskEnd\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nunkillable\x18\x03 \x03(\t\x12,\n\x05usage\x18\x04 \x01(\x0b\x32\x1d.crane.hooks.v1.ResourceUsage\"\xe0\x02\n\x0e\x46romSupervisor\x12\x30\n\x05hello\x18\x01 \x01(\x0b\x32\x1f.crane.hooks.v1.SupervisorHelloH\x00\x12\x35\n\rtasks_started\x18\x02 \x01(\x0b\x32\x1c.crane.hooks.v1.TasksStartedH\x00\x12+\n\x08hook_run\x18\x03 \x01(\x0b\x32\x17.crane.hooks.v1.HookRunH\x00\x12,\n\x06output\x18\x04 \x01(\x0b\x32\x1a.crane.hooks.v1.TaskOutputH\x00\x12\x16\n\x0cstdin_credit\x18\x05 \x01(\x04H\x00\x12\x39\n\nstep_ended\x18\x06 \x01(\x0b\x32#.crane.hooks.v1.SupervisorStepEndedH\x00\x12,\n\x06notice\x18\x07 \x01(\x0b\x32\x1a.crane.hooks.v1.StepNoticeH\x00\x42\t\n\x07message\"$\n\x10LauncherPresence\x12\x10\n\x08\x61ttached\x18\x01 \x01(\x08\"\x1d\n\x0bTasksSignal\x12\x0e\n\x06signal\x18\x01 \x01(\x05\"\"\n\x10TasksTermination\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x15\n\x13StepEndAcknowledged\"\xb7\x02\n\x0cToSupervisor\x12\x34\n\x08launcher\x18\x01 \x01(\x0b\x32 .crane.hooks.v1.LauncherPresenceH\x00\x12*\n\x05stdin\x18\x02 \x01(\x0b\x32\x19.crane.hooks.v1.StdinDataH\x00\x12\x17\n\routput_credit\x18\x03 \x01(\x04H\x00\x12-\n\x06signal\x18\x04 \x01(\x0b\x32\x1b.crane.hooks.v1.TasksSignalH\x00\x12\x35\n\tterminate\x18\x05 \x01(\x0b\x32 .crane.hooks.v1.TasksTerminationH\x00\x12;\n\x0c\x61\x63knowledged\x18\x06 \x01(\x0b\x32#.crane.hooks.v1.StepEndAcknowledgedH\x00\x42\t\n\x07message*\x8f\x01\n\nTaskAction\x12\x1b\n\x17TASK_ACTION_UNSPECIFIED\x10\x00\x12\x18\n\x14TASK_ACTION_CONTINUE\x10\x01\x12\x16\n\x12TASK_ACTION_CANCEL\x10\x02\x12\x14\n\x10TASK_ACTION_FAIL\x10\x03\x12\x1c\n\x18TASK_ACTION_EXIT_AS_HOOK\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,8 +38,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TASKBOOTSTRAP_ENVIRONMENTENTRY']._serialized_options = b'8\001'
   _globals['_SUPERVISORBOOTSTRAP_ENVIRONMENTENTRY']._loaded_options = None
   _globals['_SUPERVISORBOOTSTRAP_ENVIRONMENTENTRY']._serialized_options = b'8\001'
-  _globals['_TASKACTION']._serialized_start=3097
-  _globals['_TASKACTION']._serialized_end=3240
+  _globals['_SUPERVISORBOOTSTRAP_SOFTLIMITSENTRY']._loaded_options = None
+  _globals['_SUPERVISORBOOTSTRAP_SOFTLIMITSENTRY']._serialized_options = b'8\001'
+  _globals['_TASKACTION']._serialized_start=3297
+  _globals['_TASKACTION']._serialized_end=3440
   _globals['_TASKHOOK']._serialized_start=142
   _globals['_TASKHOOK']._serialized_end=411
   _globals['_TASKBOOTSTRAP']._serialized_start=414
@@ -51,33 +53,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEVICENUMBER']._serialized_start=821
   _globals['_DEVICENUMBER']._serialized_end=880
   _globals['_SUPERVISORBOOTSTRAP']._serialized_start=883
-  _globals['_SUPERVISORBOOTSTRAP']._serialized_end=1655
+  _globals['_SUPERVISORBOOTSTRAP']._serialized_end=1855
   _globals['_SUPERVISORBOOTSTRAP_ENVIRONMENTENTRY']._serialized_start=535
   _globals['_SUPERVISORBOOTSTRAP_ENVIRONMENTENTRY']._serialized_end=585
-  _globals['_FORKSUPERVISOR']._serialized_start=1657
-  _globals['_FORKSUPERVISOR']._serialized_end=1729
-  _globals['_SUPERVISORFORKED']._serialized_start=1731
-  _globals['_SUPERVISORFORKED']._serialized_end=1777
-  _globals['_SUPERVISORGONE']._serialized_start=1779
-  _globals['_SUPERVISORGONE']._serialized_end=1844
-  _globals['_PARENTMESSAGE']._serialized_start=1847
-  _globals['_PARENTMESSAGE']._serialized_end=2021
-  _globals['_SUPERVISORHELLO']._serialized_start=2023
-  _globals['_SUPERVISORHELLO']._serialized_end=2135
-  _globals['_TASKSSTARTED']._serialized_start=2137
-  _globals['_TASKSSTARTED']._serialized_end=2151
-  _globals['_SUPERVISORSTEPENDED']._serialized_start=2154
-  _globals['_SUPERVISORSTEPENDED']._serialized_end=2297
-  _globals['_FROMSUPERVISOR']._serialized_start=2300
-  _globals['_FROMSUPERVISOR']._serialized_end=2652
-  _globals['_LAUNCHERPRESENCE']._serialized_start=2654
-  _globals['_LAUNCHERPRESENCE']._serialized_end=2690
-  _globals['_TASKSSIGNAL']._serialized_start=2692
-  _globals['_TASKSSIGNAL']._serialized_end=2721
-  _globals['_TASKSTERMINATION']._serialized_start=2723
-  _globals['_TASKSTERMINATION']._serialized_end=2757
-  _globals['_STEPENDACKNOWLEDGED']._serialized_start=2759
-  _globals['_STEPENDACKNOWLEDGED']._serialized_end=2780
-  _globals['_TOSUPERVISOR']._serialized_start=2783
-  _globals['_TOSUPERVISOR']._serialized_end=3094
+  _globals['_SUPERVISORBOOTSTRAP_SOFTLIMITSENTRY']._serialized_start=1796
+  _globals['_SUPERVISORBOOTSTRAP_SOFTLIMITSENTRY']._serialized_end=1845
+  _globals['_FORKSUPERVISOR']._serialized_start=1857
+  _globals['_FORKSUPERVISOR']._serialized_end=1929
+  _globals['_SUPERVISORFORKED']._serialized_start=1931
+  _globals['_SUPERVISORFORKED']._serialized_end=1977
+  _globals['_SUPERVISORGONE']._serialized_start=1979
+  _globals['_SUPERVISORGONE']._serialized_end=2044
+  _globals['_PARENTMESSAGE']._serialized_start=2047
+  _globals['_PARENTMESSAGE']._serialized_end=2221
+  _globals['_SUPERVISORHELLO']._serialized_start=2223
+  _globals['_SUPERVISORHELLO']._serialized_end=2335
+  _globals['_TASKSSTARTED']._serialized_start=2337
+  _globals['_TASKSSTARTED']._serialized_end=2351
+  _globals['_SUPERVISORSTEPENDED']._serialized_start=2354
+  _globals['_SUPERVISORSTEPENDED']._serialized_end=2497
+  _globals['_FROMSUPERVISOR']._serialized_start=2500
+  _globals['_FROMSUPERVISOR']._serialized_end=2852
+  _globals['_LAUNCHERPRESENCE']._serialized_start=2854
+  _globals['_LAUNCHERPRESENCE']._serialized_end=2890
+  _globals['_TASKSSIGNAL']._serialized_start=2892
+  _globals['_TASKSSIGNAL']._serialized_end=2921
+  _globals['_TASKSTERMINATION']._serialized_start=2923
+  _globals['_TASKSTERMINATION']._serialized_end=2957
+  _globals['_STEPENDACKNOWLEDGED']._serialized_start=2959
+  _globals['_STEPENDACKNOWLEDGED']._serialized_end=2980
+  _globals['_TOSUPERVISOR']._serialized_start=2983
+  _globals['_TOSUPERVISOR']._serialized_end=3294
 # @@protoc_insertion_point(module_scope)

@@ -271,6 +271,26 @@ class SupervisorBootstrap(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class SoftLimitsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     JOB_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     STEP_ID_FIELD_NUMBER: _builtins.int
@@ -295,6 +315,10 @@ class SupervisorBootstrap(_message.Message):
     TASK_PROLOG_FAILURE_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     SLURM_COMPATIBLE_ENV_FIELD_NUMBER: _builtins.int
+    HOME_FIELD_NUMBER: _builtins.int
+    UMASK_FIELD_NUMBER: _builtins.int
+    SOFT_LIMITS_FIELD_NUMBER: _builtins.int
+    ALLOW_SETUID_PROGRAMS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     attempt: _builtins.int
     step_id: _builtins.str
@@ -323,6 +347,12 @@ class SupervisorBootstrap(_message.Message):
     """What a failing TaskProlog or --task-prolog does to its task; unspecified: cancel."""
     slurm_compatible_env: _builtins.bool
     """Hooks and tasks have the SLURM_* names."""
+    home: _builtins.str
+    """Home directory of the user, which must be there; empty: it need not."""
+    umask: _builtins.int
+    """Of tasks; unset: 022."""
+    allow_setuid_programs: _builtins.bool
+    """Whether set-uid programs and file capabilities have their powers in tasks and task hooks."""
     @_builtins.property
     def job(self) -> _job_pb2.JobSpec: ...
     @_builtins.property
@@ -342,6 +372,10 @@ class SupervisorBootstrap(_message.Message):
     @_builtins.property
     def limits(self) -> Global___JobLimits:
         """Of the job on this node, and so of the step too."""
+
+    @_builtins.property
+    def soft_limits(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Of tasks, as in Inherited."""
 
     def __init__(
         self,
@@ -370,12 +404,18 @@ class SupervisorBootstrap(_message.Message):
         task_prolog_failure: Global___TaskAction.ValueType = ...,
         limits: Global___JobLimits | None = ...,
         slurm_compatible_env: _builtins.bool = ...,
+        home: _builtins.str = ...,
+        umask: _builtins.int | None = ...,
+        soft_limits: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        allow_setuid_programs: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "limits", b"limits", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "job", b"job", "limits", b"limits", "step", b"step", "umask", b"umask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "batch_script", b"batch_script", "cgroup_instance", b"cgroup_instance", "cgroup_root", b"cgroup_root", "containment", b"containment", "craned_socket", b"craned_socket", "environment", b"environment", "hooks", b"hooks", "job", b"job", "job_id", b"job_id", "kill_grace_s", b"kill_grace_s", "launcher_grace_s", b"launcher_grace_s", "limits", b"limits", "node", b"node", "nodes", b"nodes", "nonce", b"nonce", "output_limit_bytes", b"output_limit_bytes", "slurm_compatible_env", b"slurm_compatible_env", "state_dir", b"state_dir", "step", b"step", "step_id", b"step_id", "task_prolog_failure", b"task_prolog_failure", "tasks", b"tasks", "unkillable_after_s", b"unkillable_after_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "allow_setuid_programs", b"allow_setuid_programs", "attempt", b"attempt", "batch_script", b"batch_script", "cgroup_instance", b"cgroup_instance", "cgroup_root", b"cgroup_root", "containment", b"containment", "craned_socket", b"craned_socket", "environment", b"environment", "home", b"home", "hooks", b"hooks", "job", b"job", "job_id", b"job_id", "kill_grace_s", b"kill_grace_s", "launcher_grace_s", b"launcher_grace_s", "limits", b"limits", "node", b"node", "nodes", b"nodes", "nonce", b"nonce", "output_limit_bytes", b"output_limit_bytes", "slurm_compatible_env", b"slurm_compatible_env", "soft_limits", b"soft_limits", "state_dir", b"state_dir", "step", b"step", "step_id", b"step_id", "task_prolog_failure", b"task_prolog_failure", "tasks", b"tasks", "umask", b"umask", "unkillable_after_s", b"unkillable_after_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__umask: _TypeAlias = _typing.Literal["umask"]  # noqa: Y015
+    _WhichOneofArgType__umask: _TypeAlias = _typing.Literal["_umask", b"_umask"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__umask) -> _WhichOneofReturnType__umask | None: ...
 
 Global___SupervisorBootstrap: _TypeAlias = SupervisorBootstrap  # noqa: Y015
 
