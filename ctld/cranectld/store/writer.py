@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from cranectld.store.records import RETRY_S, StoreError
+from cranekit import crash_points
 
 _log = structlog.get_logger()
 
@@ -162,4 +163,6 @@ def _commit(connection: sqlite3.Connection, group: Iterable[Write]) -> None:
     connection.execute("BEGIN IMMEDIATE")
     for sql, parameters in group:
         connection.execute(sql, parameters)
+    crash_points.reached("store: commits")
     connection.execute("COMMIT")
+    crash_points.reached("store: committed")
