@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cranecli.render.words import wrapped
-from cranehooks.execution.scripts import UnsafeScriptError, check, planned, resolve
+from cranehooks.execution.scripts import WINDOWS_LINE_ENDS, UnsafeScriptError, check, planned, resolve
 from cranehooks.model.points import CONTRACTS, HookPoint, RunsAs
 from cranehooks.plan import PlanFailure
 from cranehooks.profiles import Profile
@@ -153,7 +153,7 @@ def _interpreter_problem(path: str, interpreter: str) -> str:
     if not interpreter.startswith("/"):
         return f"names its interpreter {interpreter} without a path: hooks have no PATH, write #!/… in full"
     if interpreter.endswith("\r"):
-        return "has Windows line ends, which become part of the interpreter's name: convert it (sed -i 's/\\r$//')"
+        return WINDOWS_LINE_ENDS
     try:
         mode = Path(interpreter).stat().st_mode
     except OSError as error:

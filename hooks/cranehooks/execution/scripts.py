@@ -15,6 +15,8 @@ from cranehooks.execution.process import SpawnError
 from cranehooks.plan import PatternMatch, Plan, PlanFailure, order_scripts
 from cranehooks.profiles import DirectoryEntry, Profile
 
+WINDOWS_LINE_ENDS = "has Windows line ends, which become part of its interpreter's name: convert it (sed -i 's/\\r$//')"
+"""What is wrong with a script whose interpreter's name ends with a carriage return."""
 _WILDCARDS = frozenset("*?[")
 _READ_BYTES = 1 << 20
 _RUN_PARTS_NAME = re.compile(r"[A-Za-z0-9_-]+(\.sh)?")
@@ -243,8 +245,8 @@ def _hash(fd: int) -> tuple[str, bytes]:
 def _interpreter(head: bytes) -> str:
     if not head.startswith(b"#!"):
         return ""
-    words = head[2:].split(b"\n", 1)[0].split(maxsplit=1)
-    return os.fsdecode(words[0]) if words else ""
+    # As the kernel reads it: blanks and tabs end the name, a carriage return belongs to it.
+    return os.fsdecode(re.split(rb"[ \t]", head[2:].split(b"\n", 1)[0].strip(b" \t"), maxsplit=1)[0])
 
 
 def _cause(error: OSError) -> str:
@@ -264,6 +266,8 @@ def spawn_detail(error: SpawnError, interpreter: str) -> str:
     match error.errno:
         case errno.ENOEXEC:
             return "has no #! line and is no program"
+        case errno.ENOENT if interpreter.endswith("\r"):
+            return WINDOWS_LINE_ENDS
         case errno.ENOENT if interpreter:
             return f"its interpreter {interpreter} does not exist"
         case errno.EACCES if interpreter:

@@ -125,6 +125,8 @@ def test_a_circle_of_links_ends(tmp_path: Path) -> None:
 
 def test_interpreter_lines() -> None:
     assert scripts._interpreter(b"#! /usr/bin/env  python3\nx") == "/usr/bin/env"
+    assert scripts._interpreter(b"#!\t/bin/sh\t-e\n") == "/bin/sh"
+    assert scripts._interpreter(b"#!/bin/sh\r\nexit 0\r\n") == "/bin/sh\r"
     assert scripts._interpreter(b"#!") == ""
     assert scripts._interpreter(b"exit 0\n") == ""
 
