@@ -38,9 +38,10 @@ In every profile: Before its job is requeued, cancelled or failed, the node of a
 drained. A failing --task-epilog is logged.
 - Contain (implies Alloc): each node of the job has an extern step from its allocation on, and
   Prolog runs in the job's cgroup.
-- RunInJob (implies Alloc, Contain): the supervisor of the extern step runs Prolog and Epilog, in the
-  job's cgroup.
-- Serial: Prologs and Epilogs of all jobs take turns on a node; waiting does not count as their time.
+- RunInJob (implies Alloc, Contain): the supervisor of the extern step runs Prolog and Epilog, in
+  the job's cgroup.
+- Serial: Prologs and Epilogs of all jobs take turns on a node; waiting does not count as their
+  time.
 - crun's exit code is the step's even when CrunEpilog fails: the guide says that such a failure is
   logged.
 """
