@@ -65,6 +65,7 @@ class SpawnedCtldHooks:
             continue_on_failure=key.point in hooks.continue_on_failure,
             user=self._user,
             grace_s=hooks.grace_s,
+            unkillable_after_s=hooks.unkillable_after_s,
             output_limit_bytes=hooks.output_limit_bytes,
             notes=plan.notes,
             keeps=plan.keeps,

@@ -193,6 +193,7 @@ class NodeHooks:
             timeout_scope=timeout_scope(hooks),
             continue_on_failure=point in hooks.continue_on_failure,
             grace_s=hooks.grace_s,
+            unkillable_after_s=hooks.unkillable_after_s,
             output_limit_bytes=hooks.output_limit_bytes,
             user=self._user,
             notes=plan.notes,

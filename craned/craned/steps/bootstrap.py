@@ -25,8 +25,6 @@ from cranehooks.profiles import TaskEpilogOutput, TaskEpilogView, effective
 NO_HOOK: Final = "none"
 """In place of a user's script: the step has no such hook."""
 
-UNKILLABLE_AFTER_S: Final = 30.0
-
 _CONFIGURED: Final = (HookPoint.TASK_PROLOG, HookPoint.TASK_EPILOG)
 
 
@@ -150,7 +148,7 @@ class BootstrapStarter:
             batch_script=job.spec.script if step.step_id == BATCH_STEP else "",
             state_dir=str(place.steps_dir),
             nodes=list(job.nodes),
-            unkillable_after_s=UNKILLABLE_AFTER_S,
+            unkillable_after_s=hooks.unkillable_after_s,
             environment=common,
             limits=wire.job_limits_to_wire(job_limits),
             slurm_compatible_env=hooks.slurm_compatible_env,

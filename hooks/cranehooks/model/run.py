@@ -182,6 +182,8 @@ class HookSettings:
     """Whether a job requeued by its Prolog waits for release; None: as the profile says."""
     grace_s: float = 5.0
     """From TERM to KILL for a script that exceeded its time."""
+    unkillable_after_s: float = 30.0
+    """From KILL to giving up on what survives it."""
     overrides: Mapping[str, str] = field(default_factory=dict)
     """Cells of the profile that the site sets otherwise, by the name of the setting (`profiles.OVERRIDES`); `profiles.effective` joins both."""
     keep_processes: Mapping[HookPoint, tuple[str, ...]] = field(default_factory=dict)

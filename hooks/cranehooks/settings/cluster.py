@@ -268,6 +268,7 @@ class ClusterSettings(Section):
             config_dir=self.config_dir,
             hold_on_prolog_fail=profile.hold_on_prolog_fail,
             grace_s=hooks.kill_grace,
+            unkillable_after_s=hooks.unkillable_after,
             overrides=hooks.overrides,
             keep_processes=hooks.keep_processes,
         )

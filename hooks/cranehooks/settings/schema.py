@@ -312,6 +312,9 @@ class HookSection(Section):
     """The words that PrologFlags may name, in place of those the profile knows."""
     kill_grace: Annotated[float, Field(ge=0, le=3600)] = 5.0
     """Seconds from TERM to KILL for a script that exceeded its time. Default 5: enough to write a last line."""
+    unkillable_after: Annotated[float, Field(ge=1, le=3600)] = 30.0
+    """Seconds from KILL until what survives it is given up: the hook is `unkillable`, its node is drained and its slot is free. Default 30:
+    a process that waits for a device or a file server may need so long to die, and nothing more can be done about it."""
     keep_processes: KeepProcesses = Field(default_factory=dict)
     """Which hooks may leave processes behind when a script of theirs has ended with success: a list of points (`Prolog, Epilog`), or a
     mapping of points to their scripts that may (`Prolog: prolog.d/50-exporter.sh`; paths and globs as for the hook itself, or `true` for
