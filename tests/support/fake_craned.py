@@ -100,7 +100,7 @@ class FakeCraned(craned_service_pb2_grpc.CranedServiceServicer):
         run = hook_run_to_wire(self.run(HookPoint.PROLOG, job, outcome, last_line, digest))
         await self.report(prolog_ended=ctld.PrologEnded(job_id=job.job_id, attempt=job.attempt, run=run))
 
-    async def step_ended(self, command: craned.RunStepRequest, code: int = 0) -> None:
+    async def step_ended(self, command: craned.RunStepRequest, code: int = 0, usage: job_pb2.ResourceUsage | None = None) -> None:
         job, step_id = command.job, command.step.step_id
         tasks = [
             job_pb2.TaskEnd(task_id=task_id, exit=job_pb2.ExitStatus(code=code))
@@ -109,10 +109,13 @@ class FakeCraned(craned_service_pb2_grpc.CranedServiceServicer):
             for task_id in placement.task_ids
         ]
         await self.report(step_started=ctld.StepStarted(job_id=job.job_id, attempt=job.attempt, step_id=step_id))
-        await self.report(step_ended=ctld.StepEnded(job_id=job.job_id, attempt=job.attempt, step_id=step_id, tasks=tasks))
+        ended = ctld.StepEnded(job_id=job.job_id, attempt=job.attempt, step_id=step_id, tasks=tasks, usage=usage)
+        await self.report(step_ended=ended)
 
-    async def released(self, job: job_pb2.JobOnNode, outcome: Outcome | None = OK) -> None:
-        message = ctld.JobReleased(job_id=job.job_id, attempt=job.attempt)
+    async def released(
+        self, job: job_pb2.JobOnNode, outcome: Outcome | None = OK, usage: job_pb2.ResourceUsage | None = None
+    ) -> None:
+        message = ctld.JobReleased(job_id=job.job_id, attempt=job.attempt, usage=usage)
         if outcome is not None:
             message.epilog.CopyFrom(hook_run_to_wire(self.run(HookPoint.EPILOG, job, outcome)))
         await self.report(job_released=message)

@@ -12,6 +12,8 @@ from cranehooks.model.gres import GPU, gres_text, parse_gres
 from cranehooks.model.ids import NodeName
 from cranehooks.model.job import JobSpec, NodeShare
 
+_MIB = 1 << 20
+
 
 def demand(spec: JobSpec, index: int = 0) -> NodeShare:
     """What the job asks of the `index`-th of its nodes, whichever that is. No node must give more than the first."""
@@ -68,7 +70,9 @@ def _part(total: int, num_nodes: int, index: int, most: int = 0) -> int:
 
 
 def _memory_bytes(spec: JobSpec, cpus: float) -> int:
-    return ceil(spec.memory_per_cpu_bytes * cpus) if spec.memory_per_cpu_bytes else spec.memory_per_node_bytes
+    """In whole MiB: nothing runs in less than one."""
+    asked = spec.memory_per_cpu_bytes * cpus if spec.memory_per_cpu_bytes else spec.memory_per_node_bytes
+    return ceil(asked / _MIB) * _MIB
 
 
 def _whole(spec: JobSpec, share: NodeShare, config: NodeConfig) -> NodeShare:

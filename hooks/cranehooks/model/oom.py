@@ -43,4 +43,7 @@ def _explained(outcome: Outcome, limit_bytes: int | None) -> Outcome:
 
 
 def _short_of(limit_bytes: int | None) -> str:
-    return _WORDS if limit_bytes is None else f"{_WORDS} (limit {limit_bytes / _MIB:.12g} MiB)"
+    if limit_bytes is None:
+        return _WORDS
+    size = f"{limit_bytes / _MIB:.6g} MiB" if limit_bytes >= _MIB else f"{limit_bytes} bytes"
+    return f"{_WORDS} (limit {size})"

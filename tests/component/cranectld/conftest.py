@@ -30,6 +30,7 @@ class Site:
     hooks: str = ""
     extra: str = ""
     nodes: str = "cn[01-02]"
+    gres: str = ""
     requeue_delay_s: str = "0.05"
     launcher_grace_s: str = "0.3"
     program: Program | None = None
@@ -50,7 +51,7 @@ NodeDownTimeout: 1.5
 LauncherGrace: {self.launcher_grace_s}
 {self.extra}
 Nodes:
-  - {{name: "{self.nodes}", address: "unix:{self.directory}/{{name}}.sock", cpu: 4, memory: 4G}}
+  - {{name: "{self.nodes}", address: "unix:{self.directory}/{{name}}.sock", cpu: 4, memory: 4G, gres: "{self.gres}"}}
 Partitions:
   - {{name: main, nodes: "{self.nodes}"}}
 JobLifecycleHook:

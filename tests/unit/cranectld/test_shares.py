@@ -36,6 +36,12 @@ def test_memory_per_cpu_follows_the_cpus() -> None:
     assert [demand(job, index).memory_bytes for index in range(2)] == [400 * MIB, 200 * MIB]
 
 
+def test_memory_is_held_in_whole_mib() -> None:
+    assert demand(wanted(memory_per_node_bytes=1)).memory_bytes == MIB
+    assert demand(wanted(memory_per_cpu_bytes=MIB, cpus_per_task=0.5)).memory_bytes == MIB
+    assert demand(wanted()).memory_bytes == 0
+
+
 def test_gpus_in_all_are_spread_over_the_nodes() -> None:
     shares = shares_on(
         wanted(2, gpus="a100:3", gres="nic:1"), [node("cn01", "gpu:a100:2,nic:1"), node("cn02", "nic:1,gpu:a100:1")]
