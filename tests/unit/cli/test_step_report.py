@@ -18,6 +18,7 @@ def test_ranges(numbers: list[int], text: str) -> None:
         (task_end(0, 3), "Exited with exit code 3"),
         (task_end(0, signal=9), "Killed"),
         (task_end(0, signal=9, reason="oom"), "Killed (oom)"),
+        (task_end(0, signal=9, reason="killed: out of memory (limit 64 MiB)"), "Killed: out of memory (limit 64 MiB)"),
         (task_end(0, signal=200), "Killed by signal 200"),
         (task_end(0, cancelled=True, reason="TaskProlog a exit 1"), "Cancelled (TaskProlog a exit 1)"),
         (task_end(0, reason="left a process behind"), "left a process behind"),

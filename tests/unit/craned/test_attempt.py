@@ -41,6 +41,7 @@ from craned.attempts.attempt import (
 )
 from cranehooks.model.ids import Attempt, AttemptKey, JobId, NodeName, StepId, TaskId
 from cranehooks.model.job import ExitStatus, StepSpec, TaskEnd
+from cranehooks.model.limits import Usage
 from cranehooks.model.outcome import OK, Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookKey, HookRun
@@ -272,3 +273,19 @@ def test_a_reboot_ends_steps_and_lets_a_broken_off_epilog_run_again() -> None:
     assert isinstance(effects[0], ReportStepEnded)
     state, _ = after(RELEASE, ProcessesGone(), EpilogStarted(), NodeRebooted())
     assert state.phase is Phase.EPILOG_QUEUED
+
+
+def test_what_steps_used_adds_up_and_the_whole_job_tells_more() -> None:
+    first, second = Usage(1.0, 100, 1), Usage(2.0, 50, 0)
+    started = (PrepareRequested(), PrologStarted(), PROLOG_OK, StepRequested(BATCH), StepRequested(STEP_0))
+    state, effects = after(*started, StepEnded(BATCH.step_id, (), "", first))
+    assert effects[0] == ReportStepEnded(BATCH.step_id, (), "", first)
+    state, _ = after(StepEnded(STEP_0.step_id, (), "", second), RELEASE, state=state)
+    assert state.usage == Usage(3.0, 100, 1)
+    ended = (EpilogStarted(), EPILOG_OK)
+    silent, effects = after(ProcessesGone(), *ended, state=state)
+    assert effects == [ReportReleased(EPILOG_OK.run, Usage(3.0, 100, 1))]
+    assert advance(silent, RELEASE)[1] == (ReportReleased(EPILOG_OK.run, Usage(3.0, 100, 1)),)
+    # Of the kills some controllers tell in the parts only.
+    _, effects = after(ProcessesGone((), Usage(3.5, 120, 0)), *ended, state=state)
+    assert effects == [ReportReleased(EPILOG_OK.run, Usage(3.5, 120, 1))]

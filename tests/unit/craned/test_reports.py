@@ -1,9 +1,10 @@
 import asyncio
 from dataclasses import replace
 
-from craned.attempts.attempt import ReportProlog, ReportStepStarted
+from craned.attempts.attempt import ReportProlog, ReportReleased, ReportStepStarted
 from craned.attempts.reports import Outbox, ReportHook, clipped_content
 from cranehooks.model.ids import StepId
+from cranehooks.model.limits import Usage
 from cranehooks.model.outcome import OK
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import ScriptRun
@@ -60,3 +61,12 @@ def test_long_output_of_any_hook_is_clipped() -> None:
     for content in (ReportProlog(long), ReportHook(long)):
         assert clipped_content(content, 50) != content
     assert clipped_content(STARTED, 50) is STARTED
+
+
+def test_a_release_that_is_clipped_keeps_what_was_used() -> None:
+    script = ScriptRun("/e.sh", OK, 1.0, 0.1, output="x" * 1000)
+    released = ReportReleased(replace(a_run(HookPoint.EPILOG), scripts=(script,)), Usage(1.0, 2, 3))
+    clipped = clipped_content(released, 100)
+    assert isinstance(clipped, ReportReleased)
+    assert clipped.usage == Usage(1.0, 2, 3)
+    assert clipped != released

@@ -4,6 +4,7 @@ import pytest
 
 from cranehooks.model.ids import TaskId
 from cranehooks.model.job import ExitStatus, TaskEnd
+from cranehooks.model.limits import Usage
 from csupervisor import step as machine
 from csupervisor.step import Phase, Step, StepEnd, Timer, advance
 from csupervisor.task import STOPPED_EXIT, InvalidTransitionError
@@ -51,6 +52,12 @@ def test_a_step_from_its_launcher_to_its_end() -> None:
     ]
     assert state.phase is Phase.ACKNOWLEDGED
     assert advance(state, machine.EndAcknowledged()) == (state, ())
+
+
+def test_what_was_used_is_told_with_the_end() -> None:
+    used = Usage(1.5, 64, 1)
+    _, effects = play(step(), *RUNNING, *OVER, machine.CleanedUp((), used), machine.OutputSent())
+    assert effects[-1] == machine.ReportEnd(StepEnd((END[IDS[0]], END[IDS[1]]), "", (), used))
 
 
 def test_a_step_with_files_waits_for_nobody() -> None:

@@ -90,6 +90,15 @@ def test_what_a_task_says_of_itself_needs_no_notice() -> None:
     assert state.notice == ""
 
 
+def test_who_else_is_to_blame_for_its_end_is_told_unless_it_was_being_ended() -> None:
+    killed = machine.ProcessExited(ExitStatus(signal=9), "killed: out of memory")
+    started = (machine.Begin(), machine.Spawned())
+    _, effects = play(task(), *started, killed, machine.Cleared())
+    assert end_of(effects).reason == "killed: out of memory"
+    _, effects = play(task(), *started, machine.Terminate("time limit"), killed, machine.Cleared())
+    assert end_of(effects).reason == "time limit"
+
+
 def test_a_hook_that_is_not_configured_counts_as_passed() -> None:
     _, effects = play(task(STEP_TASK_EPILOG), machine.Begin(), machine.SpawnFailed(ExitStatus(127), "x: command not found"))
     assert hooks_of(effects) == [STEP_TASK_EPILOG]
