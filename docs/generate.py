@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from cranehooks.directives import MAX_VARIABLE_BYTES
 from cranehooks.environment import SCRIPT_CONTEXTS, scope_of, variables_of
 from cranehooks.model.outcome import OutcomeKind
 from cranehooks.model.points import CONTRACTS, HookPoint, Phase, PointContract, RunsAs
@@ -76,6 +77,26 @@ _RUN_RULES = (
 )
 
 
+_DIRECTIVES = (
+    "- Lines it prints, to standard output or standard error, act on its task and on no other. The word stands in lower case at the very",
+    "  beginning of the line, with one space; every other line is ignored, so that traces (`set -x`) do no harm.",
+    "",
+    "  | line | effect |",
+    "  |---|---|",
+    (
+        "  | `export NAME=value` | Sets a variable. The name is what stands before the first `=`, any characters, without blanks around it;"
+        " the value is verbatim to the end of the line: no quotes, no expansion, blanks and a carriage return kept. Together with its name"
+        f" and `=` it has at most {MAX_VARIABLE_BYTES - 1:,} bytes, or the line is ignored |"
+    ),
+    "  | `unset NAME` | Removes a variable. The rest of the line, without blanks around it, is one name |",
+    "  | `print text` | Writes the text, without leading blanks, and a newline to the task's standard output; nothing where it is blank |",
+    "",
+    "  They take effect in the order of the lines, when the hook has ended; the last line needs no newline, and a NUL byte ends the output.",
+    "  What a script exported counts for the task's epilogs even where it failed; what it printed, where it ended by itself. Beyond",
+    "  `MaxOutputSize` the middle of the output is left out, with the directives in it; the run says so.",
+)
+
+
 def _point_section(point: HookPoint, contract: PointContract) -> Iterator[str]:
     yield f"## {point.value}"
     yield ""
@@ -87,9 +108,13 @@ def _point_section(point: HookPoint, contract: PointContract) -> Iterator[str]:
     yield f"- **On failure:** {contract.on_failure}.{after}"
     if contract.replaced_by is not None:
         yield f"- `{contract.replaced_by}` takes its place; `none` there means no hook."
-    if point in {HookPoint.TASK_PROLOG, HookPoint.STEP_TASK_PROLOG}:
-        yield "- Lines it prints act on the task: `export NAME=value` (the value verbatim to the end of the line), `unset NAME`, and"
-        yield "  `print text` for the task's standard output. The word stands at the very beginning of the line. Other lines are ignored."
+    if point is HookPoint.TASK_PROLOG:
+        yield from _DIRECTIVES
+    if point is HookPoint.STEP_TASK_PROLOG:
+        yield "- Lines it prints act on the task, as those of [`TaskProlog`](#taskprolog) do; it sees what that one has exported."
+    if point in {HookPoint.STEP_TASK_EPILOG, HookPoint.TASK_EPILOG}:
+        yield "- It sees what TaskProlog exported, or not, and its standard error is kept, or also shown, as the profile says:"
+        yield "  `TaskEpilogEnvironment`, `TaskEpilogStderr`."
     yield f"- **Environment:** {_environment_note(contract)}"
     yield ""
     yield "| variable | with Slurm-compatible names also | meaning |"
