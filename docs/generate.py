@@ -24,6 +24,7 @@ from cranehooks.profiles import (
 from cranehooks.settings import ClusterSettings, json_schema
 from cranehooks.settings.devices import GresSection
 from cranehooks.settings.document import OLDER_HOOK_KEYS, OLDER_TOP_KEYS
+from cranehooks.settings.hook_limits import HookLimitsSection, PointLimitsSection
 from cranehooks.settings.limits import JobLimitsSection
 from cranehooks.settings.retention import RetentionSection
 from cranehooks.settings.schema import HookSection, MetricsSection, NodeGroup, PartitionSection, SchedulerSection
@@ -233,6 +234,8 @@ def configuration() -> str:
         ("`Retention`", RetentionSection, {}),
         ("`JobLimits`", JobLimitsSection, {}),
         ("`JobLifecycleHook`", HookSection, OLDER_HOOK_KEYS),
+        ("`JobLifecycleHook`: `HookLimits`", HookLimitsSection, {}),
+        ("`JobLifecycleHook`: `HookLimits`: a point", PointLimitsSection, {}),
     ):
         lines += _section(title, section, older)
     return "\n".join(lines)
@@ -241,7 +244,7 @@ def configuration() -> str:
 def _section(title: str, section: type[Section], older: Mapping[str, str]) -> Iterator[str]:
     yield f"## {title}"
     yield ""
-    if section in (HookSection, JobLimitsSection, RetentionSection):
+    if section in (HookSection, HookLimitsSection, JobLimitsSection, RetentionSection):
         yield from (*(section.__doc__ or "").replace("\n    ", "\n").strip().splitlines(), "")
     for name, field in section.model_fields.items():
         key = field.alias or name

@@ -19,7 +19,7 @@ from craned.attempts.ledger import Ledger
 from craned.attempts.records import RecordError
 from craned.attempts.recovery import Memory, continuation, remember
 from craned.attempts.reports import Outbox
-from craned.configuration import Configuration, own_user
+from craned.configuration import CHECKED_POINTS, Configuration, own_user
 from craned.crew import Crew
 from craned.ctld_client import ControllerClient, ControllerSession, NodeCard
 from craned.front.service import FrontDesk
@@ -39,9 +39,11 @@ from craned.steps.supervisors import Nonces, SupervisorParent, supervisor_handle
 from cranehooks.execution.containment.detect import NONE, detect
 from cranehooks.execution.containment.hierarchies import Hierarchies
 from cranehooks.execution.containment.sweeping import Instance
+from cranehooks.execution.daemon import tell_of_gaps
 from cranehooks.execution.spawner_client import SpawnerClient
 from cranehooks.journal import Journal, JournalError, Reading
 from cranehooks.model.ids import AttemptKey
+from cranehooks.model.limits import LimitKind
 from cranehooks.run_metrics import HookRunMetrics
 from cranehooks.settings import ClusterSettings
 from cranehooks.settings.users import MissingHome, UnknownUser
@@ -94,6 +96,9 @@ async def serve(configuration: Configuration, places: Places, helpers: Helpers, 
         ready = helpers.spawner.ready
         driver, lost = (NONE, "") if ready is None else (ready.driver, ready.what_is_lost)
         metrics.contained_by(driver)
+        enforced: frozenset[LimitKind] = frozenset() if ready is None else ready.enforced
+        tell_of_gaps(configuration.hook_settings(), CHECKED_POINTS, enforced)
+        configuration.when_changed(lambda: tell_of_gaps(configuration.hook_settings(), CHECKED_POINTS, enforced))
         nonces = Nonces(places.state_dir)
         containment = None if driver == NONE else detect(driver, helpers.cgroup_instance, is_shown=True)[0]
         cells = JobCells(containment, lambda: LimitSettings(configuration.settings.job_limits, configuration.node.devices))

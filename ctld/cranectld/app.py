@@ -31,10 +31,11 @@ from cranectld.service.nodes import NodeService
 from cranectld.service.registration import SERVICES, add_services
 from cranectld.service.scheduler import SchedulerPortService
 from cranectld.store.sqlite import SqliteStore
-from cranehooks.execution.daemon import make_room, tell_of
+from cranehooks.execution.daemon import make_room, tell_of, tell_of_gaps
 from cranehooks.execution.spawner_client import SpawnerClient
 from cranehooks.model.ids import NodeName, TaskId
 from cranehooks.model.job import ExitStatus, TaskEnd
+from cranehooks.model.points import Runner, points_of
 from cranehooks.settings import SchedulerKind
 from cranekit.daemon import Stop, announce_ready
 from cranekit.metrics import MetricsServer, make_registry
@@ -80,6 +81,7 @@ async def serve(configuration: Configuration, stop: Stop, ready_file: Path | Non
         metrics = ControllerMetrics(registry)
         if spawner.ready is not None:
             metrics.runs.contained_by(spawner.ready.driver)
+            tell_of_gaps(configuration.hook_settings(), points_of(Runner.CRANECTLD), spawner.ready.enforced)
         store = SqliteStore(state_dir / "cranectld.db")
         restored = await asyncio.to_thread(store.open)
         metrics.watch_store(store)

@@ -69,4 +69,5 @@ class SpawnedCtldHooks:
             output_limit_bytes=hooks.output_limit_bytes,
             notes=plan.notes,
             keeps=plan.keeps,
+            limits=hooks.limits.get(key.point),
         )

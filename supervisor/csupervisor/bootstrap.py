@@ -44,6 +44,8 @@ class TaskHook:
     """What it writes to standard error appears in that of the first task here."""
     original_environment: bool = False
     """It sees the environment of its task as it was before TaskProlog."""
+    limits: Limits | None = None
+    """Of each run, within those of the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,7 @@ def _read_hook(message: pb.TaskHook) -> TaskHook:
         problem=message.problem,
         shows_stderr=message.shows_stderr,
         original_environment=message.original_environment,
+        limits=wire.job_limits_from_wire(message.limits) if message.HasField("limits") else None,
     )
 
 

@@ -224,6 +224,7 @@ class TaskRun:
             user=bootstrap.job.user,
             cwd=bootstrap.cwd,
             grace_s=hook.grace_s,
+            limits=hook.limits,
             unkillable_after_s=bootstrap.unkillable_after_s,
             output_limit_bytes=self._output_limit_bytes,
             trusted_owner=hook.trusted_owner,

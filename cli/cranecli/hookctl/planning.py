@@ -8,6 +8,7 @@ from pathlib import Path
 from cranecli.hookctl.failure import CommandError, ExitCode
 from cranecli.hookctl.scripts import PointReport, point_report
 from cranehooks.model.job import JobKind
+from cranehooks.model.limits import Limits
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import CONTRACTS, HookPoint, Place, RunsAs
 from cranehooks.policy import Verdict, decide_outcome
@@ -52,6 +53,8 @@ class PlannedPoint:
     """Whether the scripts behind a failing one run."""
     verdict: Verdict
     """On a failing script."""
+    limits: Limits | None = None
+    """Of each run (HookLimits)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,7 @@ def _planned(
         profile.timeout_cover,
         point in hooks.continue_on_failure,
         decide_outcome(point, _FAILED, kind=job.kind, requeue_allowed=job.requeue, profile=profile, flags=hooks.flags),
+        hooks.limits.get(point),
     )
 
 

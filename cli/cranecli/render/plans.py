@@ -8,6 +8,7 @@ from cranecli.render.style import Style, Tone
 from cranecli.render.table import Cell, Column, table
 from cranecli.render.words import wrapped
 from cranehooks.model.job import JobKind
+from cranehooks.model.limits import Limits
 from cranehooks.model.points import CONTRACTS, HookPoint
 from cranehooks.policy import Verdict
 from cranehooks.profiles import JobAction, StepAction, TaskAction
@@ -48,6 +49,7 @@ def plan_lines(plan: JobPlan, style: Style, width: int | None = None) -> Iterato
     )
     notes = [f"{point.report.point.value}: {point.report.note}" for point in plan.points if point.report.note]
     notes += [f"{point.report.point.value}: goes on after a failing script" for point in plan.points if point.goes_on]
+    notes += [f"{point.report.point.value}: at most {point.limits} (HookLimits)" for point in plan.points if point.limits]
     if notes or plan.notes:
         yield ""
     for note in [*notes, *plan.notes]:
@@ -75,6 +77,7 @@ def plan_document(plan: JobPlan) -> dict[str, Any]:  # the values of a JSON obje
                 "timeout_s": point.timeout_s,
                 "timeout_covers": point.covers.name.lower(),
                 "continue_on_failure": point.goes_on,
+                "limits": _limits(point.limits) if point.limits else None,
                 "on_failure": {
                     "drain": point.verdict.drain,
                     "job": point.verdict.job.value,
@@ -85,6 +88,17 @@ def plan_document(plan: JobPlan) -> dict[str, Any]:  # the values of a JSON obje
             for point in plan.points
         ],
         "notes": list(plan.notes),
+    }
+
+
+def _limits(limits: Limits) -> dict[str, float | None]:
+    return {
+        "memory_bytes": limits.memory_bytes,
+        "swap_bytes": limits.swap_bytes,
+        "cpus": limits.cpu_cores,
+        "cpu_weight": limits.cpu_weight,
+        "pids": limits.pids,
+        "io_weight": limits.io_weight,
     }
 
 

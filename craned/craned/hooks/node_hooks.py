@@ -198,6 +198,7 @@ class NodeHooks:
             user=self._user,
             notes=plan.notes,
             keeps=plan.keeps,
+            limits=hooks.limits.get(point),
         )
 
     def _never_ran(self, job: JobOnNode, point: HookPoint, asked: float, turn: Turn) -> HookRun:

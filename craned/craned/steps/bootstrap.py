@@ -187,4 +187,5 @@ def _task_hook(hooks: HookSettings, point: HookPoint, plan: Plan, *, is_trusted:
         notes=plan.notes,
         shows_stderr=is_epilog and profile.task_epilog_output is TaskEpilogOutput.SHOWN,
         original_environment=is_epilog and profile.task_epilog_view is TaskEpilogView.STEP,
+        limits=wire.job_limits_to_wire(hooks.limits[point]) if point in hooks.limits else None,
     )

@@ -1,10 +1,15 @@
 """What a daemon does about containment: it makes room for limits where it stands in their way, and tells what its hooks have."""
 
+from collections.abc import Iterable
+
 import structlog
 
 from cranehooks.execution.containment.delegation import settle
 from cranehooks.execution.containment.detect import CGROUP1, NONE
 from cranehooks.execution.spawner_messages import Ready
+from cranehooks.model.limits import LimitKind
+from cranehooks.model.points import HookPoint
+from cranehooks.model.run import HookSettings
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("cranehooks.containment")
 
@@ -30,3 +35,9 @@ def tell_of(ready: Ready) -> None:
         log.warning("containment_degraded", driver=ready.driver, lost=ready.what_is_lost)
     if ready.swept:
         log.warning("leftovers_killed", place="hooks", processes=list(ready.swept))
+
+
+def tell_of_gaps(hooks: HookSettings, points: Iterable[HookPoint], enforced: frozenset[LimitKind]) -> None:
+    """Logs limits of hooks that the configuration wants and this host does not hold."""
+    for point, limits in hooks.unenforced(points, enforced).items():
+        log.warning("hook_limits_not_enforced", setting=f"HookLimits: {point.value}", limits=list(limits))

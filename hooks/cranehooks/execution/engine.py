@@ -59,6 +59,8 @@ class _Active:
     """Limits that do not hold here."""
     oom_kills: int = 0
     """In the cell, by the scripts before this one."""
+    forks_refused: int = 0
+    """The same of its limit of processes."""
 
     @property
     def run_id(self) -> RunId:
@@ -276,7 +278,7 @@ class Engine:
                     if spec.cgroup is None
                     else self._containment.create_inside(spec.cgroup, name, limits=spec.limits)
                 )
-                run.not_enforced, run.oom_kills = run.cell.not_enforced, 0
+                run.not_enforced, run.oom_kills, run.forks_refused = run.cell.not_enforced, 0, 0
             run.process = self._spawn_in(run, run.cell, script)
         except SpawnError as error:
             return lifecycle.SpawnFailed(error.errno, scripts.spawn_detail(error, script.interpreter))
@@ -339,7 +341,7 @@ class Engine:
     def _keep_leftovers(self, run: _Active, cell: Cell) -> lifecycle.Event | None:
         """Leave alone what lives, with a cell of its own; where that cannot be noted it is killed."""
         self._drain(run)
-        _note_oom_kills(run, cell)
+        _note_limits_met(run, cell)
         kept = tuple(cell.members())
         if kept:
             try:
@@ -362,7 +364,7 @@ class Engine:
         if not is_empty:
             return None
         self._drain(run)
-        _note_oom_kills(run, cell)
+        _note_limits_met(run, cell)
         if run.is_cell_spent or run.is_killed:
             cell.remove()
             run.cell = None
@@ -440,13 +442,14 @@ class Engine:
         os.close(fd)
 
 
-def _note_oom_kills(run: _Active, cell: Cell) -> None:
-    """Blame the script that has just ended for processes killed for want of memory since the one before."""
+def _note_limits_met(run: _Active, cell: Cell) -> None:
+    """Blame the script that has just ended for what its limits did since the one before."""
     if run.spec.limits is None:
         return
-    kills = cell.usage().oom_kills or 0
-    run.scripts[-1].oom_kills = kills - run.oom_kills
-    run.oom_kills = kills
+    usage = cell.usage()
+    kills, refused = usage.oom_kills or 0, usage.forks_refused or 0
+    run.scripts[-1].oom_kills, run.scripts[-1].forks_refused = kills - run.oom_kills, refused - run.forks_refused
+    run.oom_kills, run.forks_refused = kills, refused
 
 
 def _signal_all(cell: Cell | None, strength: Strength) -> None:

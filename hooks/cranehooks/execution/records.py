@@ -27,6 +27,8 @@ class BegunScript:
     capture: Capture | None = None
     oom_kills: int = 0
     """Of its processes, by the kernel for want of memory."""
+    forks_refused: int = 0
+    """By its limit of processes."""
 
 
 def record_of(
@@ -65,11 +67,17 @@ def record_of(
 
 
 def _with_cause(outcome: Outcome, script: BegunScript, limits: Limits | None) -> Outcome:
-    """The outcome, with what killed the script's processes where that was the kernel for want of memory."""
-    if not script.oom_kills or outcome.kind not in (OutcomeKind.EXIT, OutcomeKind.SIGNAL):
+    """The outcome of a script that went wrong, with the limits that it met."""
+    if outcome.kind not in (OutcomeKind.EXIT, OutcomeKind.SIGNAL, OutcomeKind.TIMEOUT):
         return outcome
-    bound = f" beyond its {limits.memory_bytes / (1 << 20):g} MiB" if limits is not None and limits.memory_bytes else ""
-    return replace(outcome, detail=f"out of memory: the kernel killed {script.oom_kills} of its processes{bound}")
+    causes = []
+    if script.oom_kills:
+        bound = f" beyond its {limits.memory_bytes / (1 << 20):g} MiB" if limits is not None and limits.memory_bytes else ""
+        causes.append(f"out of memory: the kernel killed {script.oom_kills} of its processes{bound}")
+    if script.forks_refused:
+        bound = f" of {limits.pids}" if limits is not None and limits.pids else ""
+        causes.append(f"out of processes: its limit{bound} refused {script.forks_refused} more")
+    return replace(outcome, detail="; ".join(filter(None, (outcome.detail, *causes)))) if causes else outcome
 
 
 @functools.lru_cache(maxsize=256)

@@ -164,7 +164,7 @@ def _serve(connection: socket.socket, containment: Containment, what_is_lost: st
     # What is here now stays: no collection visits it, so that fewer pages are copied after each fork.
     gc.freeze()
     killed = tuple(f"{leftover.pid} {leftover.command}" for leftover in swept)
-    spawner.send(messages.Ready(containment.driver, what_is_lost, killed))
+    spawner.send(messages.Ready(containment.driver, what_is_lost, killed, containment.offers.enforced))
     try:
         spawner.serve(wake_fd)
     finally:

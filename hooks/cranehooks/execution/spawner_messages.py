@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from cranehooks.execution import spec_json
 from cranehooks.execution.spec_json import Json
 from cranehooks.model.ids import RunId
+from cranehooks.model.limits import LimitKind, words
 from cranehooks.model.run import HookRun, RunSpec, ScriptRun, ScriptStarted
 from cranekit import frames
 
@@ -40,6 +41,8 @@ class Ready:
     what_is_lost: str
     swept: tuple[str, ...] = ()
     """Processes that a dead predecessor left, killed now: pid and command line."""
+    enforced: frozenset[LimitKind] = frozenset()
+    """Limits that hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +112,8 @@ def encode(message: Message) -> bytes:
             body = {"spec": spec_json.encode_spec(spec)}
         case StopRun(run_id, now):
             body = {"run_id": run_id, "now": now}
-        case Ready(driver, lost, swept):
-            body = {"driver": driver, "lost": lost, "swept": list(swept)}
+        case Ready(driver, lost, swept, enforced):
+            body = {"driver": driver, "lost": lost, "swept": list(swept), "enforced": list(words(enforced))}
         case Ending(run_ids):
             body = {"run_ids": list(run_ids)}
         case ScriptBegan(started):
@@ -137,7 +140,8 @@ def decode(payload: bytes) -> Message:
         case "StopRun":
             return StopRun(RunId(body["run_id"]), body["now"])
         case "Ready":
-            return Ready(body["driver"], body["lost"], tuple(body["swept"]))
+            enforced = frozenset(LimitKind(word) for word in body["enforced"])
+            return Ready(body["driver"], body["lost"], tuple(body["swept"]), enforced)
         case "Ending":
             return Ending(tuple(RunId(run_id) for run_id in body["run_ids"]))
         case "ScriptBegan":

@@ -108,6 +108,24 @@ class Limits:
         }
         return frozenset(kind for kind, value in wanted.items() if value is not None)
 
+    def __str__(self) -> str:
+        """For a person: `1024 MiB of memory, no swap, 4096 processes, CPU weight 50`."""
+        swap = None if self.swap_bytes is None else _mib(self.swap_bytes) + " of swap" if self.swap_bytes else "no swap"
+        told = (
+            None if self.memory_bytes is None else _mib(self.memory_bytes) + " of memory",
+            swap,
+            None if self.cpu_cores is None else f"{self.cpu_cores:g} CPUs",
+            None if self.cpu_weight is None else f"CPU weight {self.cpu_weight}",
+            None if self.pids is None else f"{self.pids} processes",
+            None if self.cpuset is None else f"on CPUs {self.cpuset}",
+            None if self.io_weight is None else f"I/O weight {self.io_weight}",
+        )
+        return ", ".join(text for text in told if text is not None)
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / (1 << 20):g} MiB"
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -118,6 +136,8 @@ class Usage:
     memory_peak_bytes: int | None = None
     oom_kills: int | None = None
     """How many of its processes the kernel killed for want of memory."""
+    forks_refused: int | None = None
+    """How often its limit of processes kept it from starting one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
 """What one run of a hook is asked to do, and the record of what it did."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
 from cranehooks.model.ids import Attempt, JobId, NodeName, RunId, StepId, TaskId
-from cranehooks.model.limits import Limits
+from cranehooks.model.limits import LimitKind, Limits, words
 from cranehooks.model.outcome import OK, Outcome
 from cranehooks.model.points import HookPoint
 
@@ -188,3 +188,10 @@ class HookSettings:
     """Cells of the profile that the site sets otherwise, by the name of the setting (`profiles.OVERRIDES`); `profiles.effective` joins both."""
     keep_processes: Mapping[HookPoint, tuple[str, ...]] = field(default_factory=dict)
     """Points whose scripts may leave processes behind, with the absolute patterns of those that may; no pattern: every script."""
+    limits: Mapping[HookPoint, Limits] = field(default_factory=dict)
+    """Of each run."""
+
+    def unenforced(self, points: Iterable[HookPoint], enforced: frozenset[LimitKind]) -> dict[HookPoint, tuple[str, ...]]:
+        """Limits of configured hooks among `points` that do not hold where only `enforced` ones do, by name."""
+        wanted = {point: self.limits[point].kinds for point in points if point in self.limits and self.patterns.get(point)}
+        return {point: words(kinds - enforced) for point, kinds in wanted.items() if kinds - enforced}

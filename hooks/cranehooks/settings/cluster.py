@@ -271,6 +271,7 @@ class ClusterSettings(Section):
             unkillable_after_s=hooks.unkillable_after,
             overrides=hooks.overrides,
             keep_processes=hooks.keep_processes,
+            limits=hooks.hook_limits.by_point,
         )
 
     @cached_property

@@ -13,6 +13,7 @@ from cranehooks.settings.cluster import ClusterSettings
 from cranehooks.settings.consistency import findings_of
 from cranehooks.settings.devices import GresSection
 from cranehooks.settings.document import HOOK_SECTION, OLDER_HOOK_KEYS, OLDER_TOP_KEYS, Finding
+from cranehooks.settings.hook_limits import HookLimitsSection, PointLimitsSection
 from cranehooks.settings.limits import JobLimitsSection
 from cranehooks.settings.schema import HookSection, MetricsSection, NodeGroup, PartitionSection, SchedulerSection
 from cranehooks.settings.section import Section
@@ -28,6 +29,8 @@ _SECTIONS: Mapping[str, type[Section]] = {
     HOOK_SECTION: HookSection,
 }
 _OLDER_KEYS: Mapping[type[Section], Mapping[str, str]] = {ClusterSettings: OLDER_TOP_KEYS, HookSection: OLDER_HOOK_KEYS}
+
+_HOOK_LIMITS = "HookLimits"
 
 _EXPECTED = {
     "bool_type": "true or false",
@@ -100,6 +103,8 @@ def _label(path: Sequence[str | int]) -> str:
 
 
 def _unknown_key(path: KeyPath) -> str:
+    if len(path) > 2 and path[1] == _HOOK_LIMITS:
+        return _unknown_limit(path)
     section = _SECTIONS.get(str(path[0]), ClusterSettings) if len(path) > 1 else ClusterSettings
     if len(path) > 3 and path[0] == "Nodes" and path[2] == "gres":
         section = GresSection
@@ -112,6 +117,15 @@ def _unknown_key(path: KeyPath) -> str:
     by_lower = {key.lower(): key for key in [*_keys_of(section), *_OLDER_KEYS.get(section, {})]}
     near = difflib.get_close_matches(wrong.lower(), by_lower, n=1, cutoff=0.6)
     return f"unknown key {wrong}: did you mean {by_lower[near[0]]}?" if near else f"unknown key {wrong}"
+
+
+def _unknown_limit(path: KeyPath) -> str:
+    """A key within HookLimits, which are by point."""
+    wrong = str(path[-1])
+    if len(path) == 3:
+        points = [key for key in _keys_of(HookLimitsSection) if key.lower() != "default"]
+        return f"unknown point {wrong}: the limits are of Default, {', '.join(points)}"
+    return f"unknown limit {wrong}: the limits are {', '.join(_keys_of(PointLimitsSection))}"
 
 
 def _keys_of(section: type[Section]) -> list[str]:

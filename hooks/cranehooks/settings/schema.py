@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, WithJs
 from cranehooks.model.points import CONTRACTS, HookPoint, Phase
 from cranehooks.profiles import OVERRIDES, PROFILES, PrologFlag
 from cranehooks.settings.devices import GresEntries
+from cranehooks.settings.hook_limits import HookLimitsSection
 from cranehooks.settings.keeping import KeepProcesses
 from cranehooks.settings.section import Section
 from cranehooks.settings.timeouts import HookTimeouts
@@ -321,6 +322,8 @@ class HookSection(Section):
     all); `true` means all points. The points are Prolog, Epilog, CranectldProlog and CranectldEpilog; what task and crun hooks leave
     behind always ends with them. What a job's Prolog keeps is killed, and named, when the job's Epilog has ended; what the others keep
     lives on. Default: none, what a script leaves behind is killed and named in its run."""
+    hook_limits: HookLimitsSection = HookLimitsSection()
+    """Memory, processes and CPU of hook runs, by point. Default: none."""
 
     @property
     def overrides(self) -> dict[str, str]:

@@ -18,7 +18,7 @@ def usage_from_wire(message: pb.ResourceUsage) -> Usage:
 
 
 def job_limits_to_wire(limits: Limits) -> supervisor_pb2.JobLimits:
-    """A job's limits; those that only hooks have are left out."""
+    """The limits of a job, or of a hook."""
     denied = limits.devices.denied if limits.devices is not None else ()
     return supervisor_pb2.JobLimits(
         memory_bytes=limits.memory_bytes,
@@ -26,6 +26,8 @@ def job_limits_to_wire(limits: Limits) -> supervisor_pb2.JobLimits:
         cpus=limits.cpu_cores,
         processes=limits.pids,
         cpuset=limits.cpuset or "",
+        cpu_weight=limits.cpu_weight,
+        io_weight=limits.io_weight,
         denied_devices=[
             supervisor_pb2.DeviceNumber(block=device.kind is DeviceKind.BLOCK, major=device.major, minor=device.minor or 0)
             for device in denied
@@ -49,5 +51,7 @@ def job_limits_from_wire(message: supervisor_pb2.JobLimits) -> Limits:
         cpu_cores=message.cpus if message.HasField("cpus") else None,
         pids=message.processes if message.HasField("processes") else None,
         cpuset=message.cpuset or None,
+        cpu_weight=message.cpu_weight if message.HasField("cpu_weight") else None,
+        io_weight=message.io_weight if message.HasField("io_weight") else None,
         devices=DeviceRules(denied) if denied else None,
     )

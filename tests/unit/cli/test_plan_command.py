@@ -218,6 +218,19 @@ def test_flags_and_what_they_imply(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "warning: X11 " in capsys.readouterr().err
 
 
+def test_the_limits_of_hooks(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = CONFIG.replace("PROFILE", "crane-requeue") + "  HookLimits: {Default: {Pids: 99}, Epilog: {Memory: 1G}}\n"
+    write(config.parent, text)
+    assert run(["plan", "-c", str(config), "-o", "json"]) == 0
+    limits = {point["point"]: point["limits"] for point in json.loads(capsys.readouterr().out)["points"]}
+    assert limits["Prolog"] == {**dict.fromkeys(limits["Epilog"]), "pids": 99}
+    assert (limits["Epilog"]["memory_bytes"], limits["Epilog"]["pids"], limits["CrunProlog"]) == (1 << 30, 99, None)
+    assert run(["plan", "-c", str(config)]) == 0
+    said = capsys.readouterr().out
+    assert "- Prolog: at most 99 processes (HookLimits)" in said
+    assert "- Epilog: at most 1024 MiB of memory, 99 processes (HookLimits)" in said
+
+
 def test_nothing_is_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trace = tmp_path / "trace"
     script = HookScripts(tmp_path).appends("ran", trace, "loud.sh")

@@ -10,6 +10,7 @@ from craned.hooks.processes import EndedKept
 from cranehooks.execution.spawner_client import QueueFullError
 from cranehooks.model.ids import JobId, RunId
 from cranehooks.model.job import ExitStatus, JobEnd, JobOnNode
+from cranehooks.model.limits import Limits
 from cranehooks.model.outcome import OK, Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookRun, HookSettings, RunSpec, TimeoutScope
@@ -214,3 +215,12 @@ async def test_the_spawner_is_told_which_scripts_may_keep_processes(tmp_path: Pa
     await rig.prolog(replace(settings, keep_processes={HookPoint.EPILOG: ()}))
     every = {f"{tmp_path}/10-a", f"{tmp_path}/20-b"}
     assert [set(spec.keeps) for spec in rig.spawner.specs] == [{f"{tmp_path}/20-b"}, every, set()]
+
+
+async def test_the_spawner_is_told_the_limits_of_the_point(tmp_path: Path) -> None:
+    rig = Rig()
+    rig.spawner.may_end.set()
+    settings = replace(settings_of(tmp_path, prolog="/p.sh", epilog="/e.sh"), limits={HookPoint.PROLOG: Limits(pids=7)})
+    await rig.prolog(settings)
+    await rig.epilog(settings)
+    assert [spec.limits for spec in rig.spawner.specs] == [Limits(pids=7), None]

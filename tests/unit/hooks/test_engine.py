@@ -433,3 +433,15 @@ def test_limits_that_do_not_hold_are_told_with_the_run(engine: Engine, containme
     assert record.outcome == OK
     missing = words({LimitKind.MEMORY, LimitKind.PIDS} - containment.offers.enforced)
     assert record.notes == ((f"limits of {', '.join(missing)} do not hold here",) if missing else ())
+
+
+def test_want_of_processes_is_named_as_the_cause(engine: Engine, containment: Containment, files: HookScripts) -> None:
+    if LimitKind.PIDS not in containment.offers.enforced:
+        pytest.skip(f"driver {containment.driver} offers no limits of processes here")
+    lines = ("import os, signal", "for _ in range(50):", "    if not os.fork(): signal.pause()")
+    bomb = files.write("bomb", *lines, interpreter=f"#!{sys.executable} -IS")
+    record = run(engine, bomb, files.ok("after"), limits=Limits(pids=8), continue_on_failure=True)
+    assert outcomes(record)[1] == OK
+    assert record.scripts[0].outcome.kind is OutcomeKind.EXIT
+    assert record.scripts[0].outcome.detail == "out of processes: its limit of 8 refused 1 more"
+    assert len(record.scripts[0].leftovers) == 7

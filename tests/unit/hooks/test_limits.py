@@ -45,3 +45,9 @@ def test_a_number_out_of_range_is_refused(field: str, value: object, expected: s
 def test_a_device_is_written_as_the_kernel_writes_it() -> None:
     assert str(Device(DeviceKind.CHARACTER, 195, 0)) == "c 195:0"
     assert str(Device(DeviceKind.BLOCK, 8)) == "b 8:*"
+
+
+def test_limits_are_told_to_people() -> None:
+    limits = Limits(memory_bytes=1 << 30, swap_bytes=0, cpu_cores=1.5, cpu_weight=50, pids=4096, io_weight=10)
+    assert str(limits) == "1024 MiB of memory, no swap, 1.5 CPUs, CPU weight 50, 4096 processes, I/O weight 10"
+    assert str(Limits(swap_bytes=1 << 20)) == "1 MiB of swap"

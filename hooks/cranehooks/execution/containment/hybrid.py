@@ -30,7 +30,7 @@ class HybridCell(CgroupCell):
     def usage(self) -> Usage:
         limited = self._seats.usage()
         # Version 2 counts it even where it controls nothing.
-        return Usage(super().usage().cpu_s, limited.memory_peak_bytes, limited.oom_kills)
+        return Usage(super().usage().cpu_s, limited.memory_peak_bytes, limited.oom_kills, limited.forks_refused)
 
     def keep(self) -> None:
         super().keep()

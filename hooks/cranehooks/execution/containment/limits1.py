@@ -81,12 +81,13 @@ def apply(controller: str, directory: Path, limits: Limits) -> frozenset[LimitKi
 
 def usage(directories: Mapping[str, Path]) -> Usage:
     """What has been used, by controller as far as there is a cgroup in it."""
-    cpu, memory = directories.get("cpuacct"), directories.get("memory")
+    cpu, memory, pids = (directories.get(controller) for controller in ("cpuacct", "memory", "pids"))
     cpu_ns = None if cpu is None else read_number(cpu, "cpuacct.usage")
     return Usage(
         cpu_s=None if cpu_ns is None else cpu_ns / 1_000_000_000,
         memory_peak_bytes=None if memory is None else read_number(memory, "memory.max_usage_in_bytes"),
         oom_kills=None if memory is None else read_number(memory, "memory.oom_control", "oom_kill"),
+        forks_refused=None if pids is None else read_number(pids, "pids.events", "max"),
     )
 
 

@@ -86,6 +86,7 @@ def usage(directory: Path) -> Usage:
         cpu_s=None if cpu_us is None else cpu_us / 1_000_000,
         memory_peak_bytes=read_number(directory, "memory.peak"),
         oom_kills=read_number(directory, "memory.events", "oom_kill"),
+        forks_refused=read_number(directory, "pids.events", "max"),
     )
 
 

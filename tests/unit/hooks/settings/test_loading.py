@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from cranehooks.model.gres import NodeDevice
 from cranehooks.model.ids import NodeName
+from cranehooks.model.limits import LimitKind, Limits
 from cranehooks.model.points import HookPoint, Runner, points_of
 from cranehooks.model.run import HookSettings
 from cranehooks.profiles import PrologFlag, ScriptOrder, StepAction, effective, overridden
@@ -264,6 +265,19 @@ JobLogHook:
             "4:35: KeepProcesses: Prolog: expected paths or globs of its scripts, or true for all of them",
         ),
         (MINIMAL + "JobLifecycleHook: {KeepProcesses: {Prolog: 7}}\n", "4:35: KeepProcesses: "),
+        (
+            MINIMAL + "JobLifecycleHook: {HookLimits: {CrunProlog: {Pids: 1}}}\n",
+            "4:33: unknown point CrunProlog: the limits are of Default, CranectldProlog, CranectldEpilog, Prolog, Epilog, TaskProlog,",
+        ),
+        (
+            MINIMAL + "JobLifecycleHook: {HookLimits: {Prolog: {Memry: 1G}}}\n",
+            "4:42: unknown limit Memry: the limits are Memory, Swap, Cpus, CpuWeight, Pids, IoWeight",
+        ),
+        (
+            MINIMAL + "JobLifecycleHook: {HookLimits: {Prolog: {CpuWeight: 0}}}\n",
+            "4:53: CpuWeight: must be at least 1, not 0",
+        ),
+        (MINIMAL + "JobLifecycleHook: {HookLimits: {Prolog: {Memory: much}}}\n", "4:50: Memory: expected bytes"),
         (MINIMAL + "JobLifecycleHook: {PrologTimeout: .inf}\n", "4:35: PrologTimeout: "),
         (MINIMAL + "JobLifecycleHook: {PrologTimeout: -1}\n", "4:35: PrologTimeout: must be more than 0, not -1"),
         (MINIMAL + "JobLifecycleHook: {PrologTimeout: '60'}\n", "4:35: PrologTimeout: expected a number, not '60'"),
@@ -408,6 +422,26 @@ def test_true_keeps_processes_of_every_hook_of_the_daemons(write: Write) -> None
     assert list(settings.hook_settings().keep_processes) == [
         HookPoint.CRANECTLD_PROLOG, HookPoint.PROLOG, HookPoint.EPILOG, HookPoint.CRANECTLD_EPILOG
     ]  # fmt: skip
+
+
+def test_limits_of_hooks_go_from_the_default_to_the_point(write: Write) -> None:
+    limits = "{default: {Pids: 4096, CpuWeight: 50}, Prolog: {Memory: 1G, Pids: 100}, TaskEpilog: {IoWeight: 10, Cpus: 2}}"
+    settings = load(write(MINIMAL + f"JobLifecycleHook: {{HookLimits: {limits}}}\n"))
+    found = settings.hook_settings().limits
+    assert found.keys() == {point for point in HookPoint if "--" not in point.value and "Crun" not in point.value}
+    assert found[HookPoint.EPILOG] == Limits(pids=4096, cpu_weight=50)
+    assert found[HookPoint.PROLOG] == Limits(memory_bytes=1 << 30, pids=100, cpu_weight=50)
+    assert found[HookPoint.TASK_EPILOG] == Limits(pids=4096, cpu_weight=50, io_weight=10, cpu_cores=2)
+    assert load(write(MINIMAL)).hook_settings().limits == {}
+
+
+def test_limits_that_do_not_hold_are_told_of_hooks_that_are_there(write: Write) -> None:
+    text = "{Prolog: /p, Epilog: /e, HookLimits: {Prolog: {Pids: 1, Memory: 1G}, Epilog: {Pids: 1}, CranectldProlog: {Pids: 1}}}"
+    hooks = load(write(MINIMAL + f"JobLifecycleHook: {text}\n")).hook_settings()
+    every = tuple(HookPoint)
+    assert hooks.unenforced(every, frozenset(LimitKind)) == {}
+    assert hooks.unenforced(every, frozenset({LimitKind.PIDS})) == {HookPoint.PROLOG: ("memory",)}
+    assert hooks.unenforced([HookPoint.EPILOG], frozenset()) == {HookPoint.EPILOG: ("pids",)}
 
 
 def test_slurm_names_can_be_turned_off(write: Write) -> None:

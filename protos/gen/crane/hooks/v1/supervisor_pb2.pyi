@@ -63,6 +63,7 @@ class TaskHook(_message.Message):
     PROBLEM_FIELD_NUMBER: _builtins.int
     SHOWS_STDERR_FIELD_NUMBER: _builtins.int
     ORIGINAL_ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     point: _hook_pb2.HookPoint.ValueType
     timeout_s: _builtins.float
     """0: no limit."""
@@ -86,6 +87,10 @@ class TaskHook(_message.Message):
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """For a person: entries of a directory that were passed over."""
 
+    @_builtins.property
+    def limits(self) -> Global___JobLimits:
+        """Of each run, within those of the job."""
+
     def __init__(
         self,
         *,
@@ -100,10 +105,11 @@ class TaskHook(_message.Message):
         problem: _builtins.str = ...,
         shows_stderr: _builtins.bool = ...,
         original_environment: _builtins.bool = ...,
+        limits: Global___JobLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["continue_on_failure", b"continue_on_failure", "grace_s", b"grace_s", "notes", b"notes", "original_environment", b"original_environment", "point", b"point", "problem", b"problem", "scripts", b"scripts", "shows_stderr", b"shows_stderr", "timeout_per_script", b"timeout_per_script", "timeout_s", b"timeout_s", "trusted_owner", b"trusted_owner"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continue_on_failure", b"continue_on_failure", "grace_s", b"grace_s", "limits", b"limits", "notes", b"notes", "original_environment", b"original_environment", "point", b"point", "problem", b"problem", "scripts", b"scripts", "shows_stderr", b"shows_stderr", "timeout_per_script", b"timeout_per_script", "timeout_s", b"timeout_s", "trusted_owner", b"trusted_owner"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -171,6 +177,8 @@ class JobLimits(_message.Message):
     PROCESSES_FIELD_NUMBER: _builtins.int
     DENIED_DEVICES_FIELD_NUMBER: _builtins.int
     CPUSET_FIELD_NUMBER: _builtins.int
+    CPU_WEIGHT_FIELD_NUMBER: _builtins.int
+    IO_WEIGHT_FIELD_NUMBER: _builtins.int
     memory_bytes: _builtins.int
     swap_bytes: _builtins.int
     """Besides memory_bytes; 0: no swap."""
@@ -180,6 +188,9 @@ class JobLimits(_message.Message):
     """Processes and threads."""
     cpuset: _builtins.str
     """CPUs to run on, as the kernel lists them: 0-3,8. Empty: any."""
+    cpu_weight: _builtins.int
+    """Shares of what is contended, 1 to 10000."""
+    io_weight: _builtins.int
     @_builtins.property
     def denied_devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceNumber]:
         """Devices of the node that are not the job's: it cannot open them."""
@@ -193,13 +204,19 @@ class JobLimits(_message.Message):
         processes: _builtins.int | None = ...,
         denied_devices: _abc.Iterable[Global___DeviceNumber] | None = ...,
         cpuset: _builtins.str = ...,
+        cpu_weight: _builtins.int | None = ...,
+        io_weight: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_memory_bytes", b"_memory_bytes", "_processes", b"_processes", "_swap_bytes", b"_swap_bytes", "cpus", b"cpus", "memory_bytes", b"memory_bytes", "processes", b"processes", "swap_bytes", b"swap_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_weight", b"_cpu_weight", "_cpus", b"_cpus", "_io_weight", b"_io_weight", "_memory_bytes", b"_memory_bytes", "_processes", b"_processes", "_swap_bytes", b"_swap_bytes", "cpu_weight", b"cpu_weight", "cpus", b"cpus", "io_weight", b"io_weight", "memory_bytes", b"memory_bytes", "processes", b"processes", "swap_bytes", b"swap_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_memory_bytes", b"_memory_bytes", "_processes", b"_processes", "_swap_bytes", b"_swap_bytes", "cpus", b"cpus", "cpuset", b"cpuset", "denied_devices", b"denied_devices", "memory_bytes", b"memory_bytes", "processes", b"processes", "swap_bytes", b"swap_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_weight", b"_cpu_weight", "_cpus", b"_cpus", "_io_weight", b"_io_weight", "_memory_bytes", b"_memory_bytes", "_processes", b"_processes", "_swap_bytes", b"_swap_bytes", "cpu_weight", b"cpu_weight", "cpus", b"cpus", "cpuset", b"cpuset", "denied_devices", b"denied_devices", "io_weight", b"io_weight", "memory_bytes", b"memory_bytes", "processes", b"processes", "swap_bytes", b"swap_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cpu_weight: _TypeAlias = _typing.Literal["cpu_weight"]  # noqa: Y015
+    _WhichOneofArgType__cpu_weight: _TypeAlias = _typing.Literal["_cpu_weight", b"_cpu_weight"]  # noqa: Y015
     _WhichOneofReturnType__cpus: _TypeAlias = _typing.Literal["cpus"]  # noqa: Y015
     _WhichOneofArgType__cpus: _TypeAlias = _typing.Literal["_cpus", b"_cpus"]  # noqa: Y015
+    _WhichOneofReturnType__io_weight: _TypeAlias = _typing.Literal["io_weight"]  # noqa: Y015
+    _WhichOneofArgType__io_weight: _TypeAlias = _typing.Literal["_io_weight", b"_io_weight"]  # noqa: Y015
     _WhichOneofReturnType__memory_bytes: _TypeAlias = _typing.Literal["memory_bytes"]  # noqa: Y015
     _WhichOneofArgType__memory_bytes: _TypeAlias = _typing.Literal["_memory_bytes", b"_memory_bytes"]  # noqa: Y015
     _WhichOneofReturnType__processes: _TypeAlias = _typing.Literal["processes"]  # noqa: Y015
@@ -207,7 +224,11 @@ class JobLimits(_message.Message):
     _WhichOneofReturnType__swap_bytes: _TypeAlias = _typing.Literal["swap_bytes"]  # noqa: Y015
     _WhichOneofArgType__swap_bytes: _TypeAlias = _typing.Literal["_swap_bytes", b"_swap_bytes"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_weight) -> _WhichOneofReturnType__cpu_weight | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cpus) -> _WhichOneofReturnType__cpus | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__io_weight) -> _WhichOneofReturnType__io_weight | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_bytes) -> _WhichOneofReturnType__memory_bytes | None: ...
     @_typing.overload
