@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cranecli.hookctl.warden import descendants
 from cranehooks.model.limits import LimitKind, Usage
 from cranehooks.model.points import HookPoint
 from tests.support.eventually import eventually
@@ -147,27 +148,59 @@ def test_a_job_cannot_have_more_processes_than_allowed(stage: ScriptedCluster) -
 # ---- nothing is left, whoever dies
 
 
-@pytest.mark.parametrize("victim", ["supervisor", "craned", "both"])
-def test_nothing_is_left_of_a_job_whose_keepers_are_killed(stage: ScriptedCluster, victim: str) -> None:
-    label = f"orphan-{victim}"
+def parent_of(pid: int) -> int:
+    """0 where it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def helper_of(stage: ScriptedCluster, node: str, module: str) -> int:
+    """One of the small processes of a node's daemon."""
+    daemon = stage.cluster.daemons[node].pid
+    children = [pid for pid in descendants(daemon) if parent_of(pid) == daemon]
+    [found] = [pid for pid in children if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+    return found
+
+
+def is_gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.parametrize(
+    "killed", ["supervisor", "craned", "spawner", "parent", "supervisor+craned", "spawner+parent+supervisor+craned"]
+)
+def test_nothing_is_left_of_a_job_whose_keepers_are_killed(stage: ScriptedCluster, killed: str) -> None:
+    victims = killed.split("+")
+    label = f"orphan-{len(victims)}-{victims[0]}"
     gate = stage.gate(label)
     stage.submit(label, f"setsid sleep 600 & {gate.line}", "--mem=200M", "-c", "1", "--no-requeue")
     [task] = gate.await_arrivals()
-    supervisor = int(Path(f"/proc/{task}/stat").read_text().rpartition(")")[2].split()[1])
-    if victim != "craned":
-        os.kill(supervisor, signal.SIGKILL)
-    if victim != "supervisor":
+    supervisor = parent_of(task)
+    pids = {
+        "supervisor": supervisor,
+        "spawner": helper_of(stage, "cn01", "cranehooks.execution.spawner"),
+        "parent": helper_of(stage, "cn01", "csupervisor"),
+    }
+    for victim in victims:
+        if victim in pids:
+            os.kill(pids[victim], signal.SIGKILL)
+    if "craned" in victims:
         stage.cluster.kill("cn01", signal.SIGKILL)
         stage.cluster.restart("cn01")
         stage.cluster.wait_until_up()
     gate.open()
     job = stage.ended(label)
-    assert job.state == ("Completed" if victim == "craned" else "Failed"), job.reason
+    assert job.state == ("Failed" if "supervisor" in victims else "Completed"), job.reason
     assert job.usage["cn01"].cpu_s
-    stage.note_idle_processes()
     eventually(lambda: not stage.cgroups_of_jobs(), deadline_s=PATIENCE_S)
-    eventually(lambda: not Path(f"/proc/{task}").exists(), deadline_s=PATIENCE_S)
+    eventually(lambda: is_gone(task), deadline_s=PATIENCE_S)
     assert not [pid for pid, command in stage.processes_of_jobs().items() if "sleep 600" in command]
+    # What is at hand after a crash works as before.
+    assert stage.run("crun", "--mem=200M", "true", label=f"{label}-next").returncode == 0
+    stage.ended(f"{label}-next")
+    stage.note_idle_processes()
 
 
 # ---- without control groups
