@@ -13,8 +13,6 @@ _MARKER = re.compile(rb"\n?\[\.\.\. ([0-9]+) bytes dropped \.\.\.\]\n")
 
 def whole_lines(kept: bytes, written_bytes: int) -> bytes:
     """What was kept of so many bytes, without the two lines that were cut where some were dropped."""
-    if len(kept) == written_bytes:
-        return kept
     for marker in _MARKER.finditer(kept):
         head, tail = kept[: marker.start()], kept[marker.end() :]
         # A script may print such a line itself. The newline before it is the script's where the head had room for it.
@@ -22,7 +20,8 @@ def whole_lines(kept: bytes, written_bytes: int) -> bytes:
             is_cut = written_bytes - int(marker[1]) == len(head) + len(tail)
             before = head[: head.rfind(b"\n") + 1] if is_cut else head + b"\n"
             return before + tail.partition(b"\n")[2]
-    return b""
+    # Only now: a marker may be as long as what it stands for.
+    return kept if len(kept) == written_bytes else b""
 
 
 class Capture:

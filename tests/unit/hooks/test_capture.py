@@ -42,6 +42,13 @@ def test_whole_lines_are_lines_that_were_written(pieces: list[bytes], limit: int
     assert whole == head[: head.rfind(b"\n") + 1] + tail.partition(b"\n")[2]
 
 
+def test_a_marker_as_long_as_what_was_dropped_is_seen() -> None:
+    capture = Capture(8)
+    capture.feed(b"ab\nc" + b"x" * 28 + b"y\nde")
+    assert len(capture.value()) == capture.written_bytes
+    assert whole_lines(capture.value(), capture.written_bytes) == b"ab\nde"
+
+
 def test_the_marker_stands_on_a_line_of_its_own() -> None:
     capture = Capture(8)
     capture.feed(b"abcdXXXXefgh")

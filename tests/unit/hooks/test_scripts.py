@@ -131,6 +131,33 @@ def test_interpreter_lines() -> None:
     assert scripts._interpreter(b"exit 0\n") == ""
 
 
+def test_slurm_takes_whatever_a_pattern_matches_in_reverse_byte_order(files: HookScripts) -> None:
+    names = ["00-x", "10-a", "2-b", "B.sh", "Z", "_x", "a.sh", "b.sh~", "z", "é"]
+    for name in (*names, "readme.txt", ".hidden"):
+        files.ok(name)
+    (files.directory / "readme.txt").chmod(0o644)
+    (files.directory / "sub").mkdir()
+    plan = planned(PROFILES["slurm"], [f"{files.directory}/*"])
+    assert isinstance(plan, Plan)
+    found = [Path(path).name for path in plan.scripts]
+    assert found == ["é", "z", "sub", "readme.txt", "b.sh~", "a.sh", "_x", "Z", "B.sh", "2-b", "10-a", "00-x"]
+    # The first two run, and the hook fails at the directory.
+    assert [refusal(plan.scripts[number]).errno for number in (2, 3)] == [errno.EISDIR, errno.EACCES]
+    assert plan.notes == ()
+
+
+def test_names_that_are_no_utf8_are_scripts_like_others(tmp_path: Path) -> None:
+    raw = os.fsencode(tmp_path) + b"/\xff-raw"
+    Path(os.fsdecode(raw)).write_text("#!/bin/sh\n")
+    Path(os.fsdecode(raw)).chmod(0o755)
+    (tmp_path / "é").touch(0o755)
+    for profile, order in (("slurm", [b"\xff-raw", "é".encode()]), ("sunk", ["é".encode(), b"\xff-raw"])):
+        plan = planned(PROFILES[profile], [f"{tmp_path}/*"])
+        assert isinstance(plan, Plan)
+        assert [os.fsencode(path).rpartition(b"/")[2] for path in plan.scripts] == order
+    assert check(os.fsdecode(raw)).sha256
+
+
 RUN_PARTS = """\
 10-mount            10-mount
 20-gpu.sh           20-gpu.sh
