@@ -63,6 +63,7 @@ CRANE_JOB_COMMENT           x   x   .   .   .   .   .   .   x   x
 CRANE_JOB_CPUS_PER_NODE     x   x   x   x   x   x   x   x   x   x
 CRANE_JOB_DERIVED_EC        .   .   .   .   .   .   .   .   x   x
 CRANE_JOB_END_TIME          x   x   x   x   x   x   x   x   x   x
+CRANE_JOB_EXCLUSIVE         x   x   .   .   .   .   .   .   x   x
 CRANE_JOB_EXIT_CODE         .   .   .   .   .   .   .   x   x   x
 CRANE_JOB_EXIT_CODE2        .   .   .   .   .   .   .   x   x   x
 CRANE_JOB_GID               x   x   x   x   x   x   x   x   x   x
@@ -111,6 +112,7 @@ SLURM_JOB_COMMENT           x   x   .   .   .   .   .   .   x   x
 SLURM_JOB_CPUS_PER_NODE     x   x   x   x   x   x   x   x   x   x
 SLURM_JOB_DERIVED_EC        .   .   .   .   .   .   .   .   x   x
 SLURM_JOB_END_TIME          x   x   .   x   x   x   x   .   x   x
+SLURM_JOB_EXCLUSIVE         x   x   .   .   .   .   .   .   x   x
 SLURM_JOB_EXIT_CODE         .   .   .   .   .   .   .   x   x   x
 SLURM_JOB_EXIT_CODE2        .   .   .   .   .   .   .   x   x   x
 SLURM_JOB_GID               x   x   .   x   x   x   x   .   x   x
@@ -120,6 +122,7 @@ SLURM_JOB_NAME              x   .   x   x   x   x   x   x   .   x
 SLURM_JOB_NODELIST          x   x   x   x   x   x   x   x   x   x
 SLURM_JOB_NTASKS            .   x   .   .   .   .   .   .   x   .
 SLURM_JOB_NUM_NODES         x   x   x   x   x   x   x   x   x   x
+SLURM_JOB_OVERSUBSCRIBE     x   x   .   .   .   .   .   .   x   x
 SLURM_JOB_PARTITION         x   x   x   x   x   x   x   x   x   x
 SLURM_JOB_QOS               x   x   x   x   x   x   x   x   x   x
 SLURM_JOB_RESTART_COUNT     x   x   .   .   .   .   .   .   x   x
@@ -170,6 +173,7 @@ CRANE_JOB_COMMENT           x   x   .   .   x   x
 CRANE_JOB_CPUS_PER_NODE     x   x   x   x   x   x
 CRANE_JOB_DERIVED_EC        .   .   .   .   x   x
 CRANE_JOB_END_TIME          x   x   x   x   x   x
+CRANE_JOB_EXCLUSIVE         x   x   .   .   x   x
 CRANE_JOB_EXIT_CODE         .   .   .   .   x   x
 CRANE_JOB_EXIT_CODE2        .   .   .   .   x   x
 CRANE_JOB_GID               x   x   x   x   x   x
@@ -226,6 +230,7 @@ SLURM_JOB_COMMENT           x   x   .   .   x   x
 SLURM_JOB_CPUS_PER_NODE     x   x   x   x   x   x
 SLURM_JOB_DERIVED_EC        .   .   .   .   x   x
 SLURM_JOB_END_TIME          x   x   x   x   x   x
+SLURM_JOB_EXCLUSIVE         x   x   .   .   x   x
 SLURM_JOB_EXIT_CODE         .   .   .   .   x   x
 SLURM_JOB_EXIT_CODE2        .   .   .   .   x   x
 SLURM_JOB_GID               x   x   x   x   x   x
@@ -235,6 +240,7 @@ SLURM_JOB_NAME              x   .   x   x   .   x
 SLURM_JOB_NODELIST          x   x   x   x   x   x
 SLURM_JOB_NTASKS            .   x   .   .   x   .
 SLURM_JOB_NUM_NODES         x   x   x   x   x   x
+SLURM_JOB_OVERSUBSCRIBE     x   x   .   .   x   x
 SLURM_JOB_PARTITION         x   x   x   x   x   x
 SLURM_JOB_QOS               x   x   x   x   x   x
 SLURM_JOB_RESTART_COUNT     x   x   .   .   x   x

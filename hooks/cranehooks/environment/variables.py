@@ -113,6 +113,14 @@ VARIABLES: tuple[Variable, ...] = (
         twin_value=values.whole_cpus_per_node,
     ),
     Variable(
+        "CRANE_JOB_EXCLUSIVE",
+        ("SLURM_JOB_EXCLUSIVE", "SLURM_JOB_OVERSUBSCRIBE"),
+        _HOOKS,
+        "whether the job has its nodes for itself: `NODE` or `NO` (SLURM_JOB_OVERSUBSCRIBE: `NO` or `OK`)",
+        lambda f: "NODE" if f.job.spec.exclusive else "NO",
+        special={"SLURM_JOB_OVERSUBSCRIBE": lambda f: "NO" if f.job.spec.exclusive else "OK"},
+    ),
+    Variable(
         "CRANE_JOB_START_TIME",
         ("SLURM_JOB_START_TIME",),
         _ALL,

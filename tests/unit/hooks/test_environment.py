@@ -100,6 +100,7 @@ JOB_VARIABLES = {
     "CRANE_CPUS_PER_TASK": "1.5",
 }
 HOOK_VARIABLES = {
+    "CRANE_JOB_EXCLUSIVE": "NO",
     "CRANE_JOB_COMMENT": "urgent",
     "CRANE_JOB_STDIN": "/dev/null",
     "CRANE_JOB_STDOUT": "/home/ann/out-42-cn01",
@@ -231,7 +232,7 @@ SLURM_OF_EVERY_HOOK = {
     "SLURM_JOB_ID", "SLURM_JOBID", "SLURM_JOB_RESTART_COUNT", "SLURM_JOB_USER", "SLURM_JOB_UID", "SLURM_JOB_GID", "SLURM_JOB_ACCOUNT",
     "SLURM_JOB_PARTITION", "SLURM_JOB_QOS", "SLURM_JOB_NODELIST", "SLURM_NODELIST", "SLURM_JOB_NUM_NODES", "SLURM_JOB_START_TIME",
     "SLURM_JOB_END_TIME", "SLURM_JOB_WORK_DIR", "SLURM_WORKING_DIR", "SLURM_CLUSTER_NAME", "SLURM_JOB_COMMENT", "SLURM_SCRIPT_CONTEXT",
-    "SLURM_JOB_CPUS_PER_NODE", "SLURM_JOB_STDIN", "SLURM_JOB_STDOUT",
+    "SLURM_JOB_CPUS_PER_NODE", "SLURM_JOB_STDIN", "SLURM_JOB_STDOUT", "SLURM_JOB_EXCLUSIVE", "SLURM_JOB_OVERSUBSCRIBE",
 }  # fmt: skip
 
 
@@ -388,6 +389,13 @@ def test_output_files_are_those_of_a_batch_job() -> None:
     assert environment["SLURM_JOB_STDERR"] == environment["CRANE_JOB_STDERR"] == "/logs/train.err"
     environment = node_hook_environment(HookPoint.PROLOG, replace(JOB, spec=replace(SPEC, kind=JobKind.RUN)), slurm=True)
     assert not [name for name in environment if "_STD" in name]
+
+
+@pytest.mark.parametrize(("exclusive", "words"), [(True, ["NODE", "NODE", "NO"]), (False, ["NO", "NO", "OK"])])
+def test_whether_others_may_be_on_the_nodes(exclusive: bool, words: list[str]) -> None:
+    environment = node_hook_environment(HookPoint.PROLOG, replace(JOB, spec=replace(SPEC, exclusive=exclusive)), slurm=True)
+    names = ("CRANE_JOB_EXCLUSIVE", "SLURM_JOB_EXCLUSIVE", "SLURM_JOB_OVERSUBSCRIBE")
+    assert [environment[name] for name in names] == words
 
 
 def test_slurm_names_have_whole_cpus() -> None:
