@@ -189,6 +189,23 @@ def test_every_order_of_events_keeps_the_promises_and_can_still_be_released(awai
         assert set(end.started) <= set(end.ended)
 
 
+@pytest.mark.parametrize("awaits_prolog", [False, True])
+def test_a_release_at_any_moment_stops_what_runs_and_only_that(awaits_prolog: bool) -> None:
+    for watched in reachable(new(awaits_prolog=awaits_prolog)):
+        before = watched.state
+        if before.phase is not Phase.HELD:
+            continue
+        _, effects = advance(before, RELEASE)
+        is_stopped = before.prolog.is_in_progress and not (awaits_prolog and before.prolog is PrologState.RUNNING)
+        assert effects.count(StopProlog()) == is_stopped
+        terminated = [effect.step_id for effect in effects if isinstance(effect, TerminateStep)]
+        assert terminated == [
+            step.spec.step_id for step in before.steps if step.phase is not StepPhase.WAITING and not step.is_terminating
+        ]
+        is_idle = not before.prolog.is_in_progress and all(step.phase is StepPhase.WAITING for step in before.steps)
+        assert effects.count(KillProcesses()) == is_idle, "the clean-up waits for what still runs"
+
+
 @given(st.lists(st.sampled_from(EVENTS), max_size=40))
 def test_long_random_histories_keep_the_promises(events: list[Event]) -> None:
     watched = Watched(new())
