@@ -15,6 +15,24 @@ RUNS_REMEMBERED = 50_000
 """Run ids by which a repeated report is recognised before the store refuses it."""
 
 
+EVENT_KINDS = (
+    "submitted",
+    "allocated",
+    "state",
+    "step",
+    "hook",
+    "cancelled",
+    "requeued",
+    "held",
+    "released",
+    "drained",
+    "resumed",
+    "breaker",
+    "node",
+)
+"""Every kind that an event can be of; `History.add` takes no other, so that a filter by kind can be checked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One event. `job_id` and `attempt` are 0, `node` is empty, where it concerns none."""
@@ -48,6 +66,7 @@ class History:
         run: HookRun | None = None,
     ) -> Event:
         """Appends an event and wakes the watchers."""
+        assert kind in EVENT_KINDS, kind
         self.last_cursor += 1
         event = Event(
             self.last_cursor,

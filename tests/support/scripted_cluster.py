@@ -36,6 +36,7 @@ _ROOT = Path(__file__).parents[2]
 _PACKAGES = [str(_ROOT / component) for component in ("kit", "hooks", "cli")]
 _PROGRAMS = {"crun": "cranecli.crun", "cbatch": "cranecli.cbatch", "calloc": "cranecli.calloc"}
 _TRACER = Path(__file__).with_name("hook_tracer.py")
+_BRIEF_TRACER = Path(__file__).with_name("brief_tracer.sh")
 _QUICK: Mapping[str, object] = {
     "RequeueDelay": 0.05,
     "MaxRequeueDelay": 0.2,
@@ -76,11 +77,13 @@ class Gate:
     """Where a hook or a task stops until the test lets it pass."""
 
     path: Path
+    pause_s: float = 0.02
+    """Between looks; many who stand at gates at once look less often."""
 
     @property
     def line(self) -> str:
         """Of a shell script: says that it is here, and waits."""
-        return f"echo $$ >> {self.path}.reached; while [ ! -e {self.path} ]; do sleep 0.02; done"
+        return f"echo $$ >> {self.path}.reached; while [ ! -e {self.path} ]; do sleep {self.pause_s}; done"
 
     @property
     def pids(self) -> list[int]:
@@ -107,6 +110,7 @@ class ScriptedCluster:
         points: Sequence[str] = CONFIGURED,
         lists: Mapping[str, Sequence[str]] | None = None,
         hooks: Mapping[str, object] | None = None,
+        is_brief: bool = False,
         **settings: object,
     ) -> None:
         """Prepares; nothing is started yet.
@@ -118,10 +122,12 @@ class ScriptedCluster:
             points: Where the tracing script is installed.
             lists: Points that have several scripts, with their names; the pattern `<point>.d/*` finds them.
             hooks: More keys of JobLifecycleHook.
+            is_brief: Whether calls are noted with no more than where and when they were: by a shell, for very many of them.
             **settings: More keys at the top of the configuration.
         """
         self.directory = Path(mkdtemp(prefix="crane-trial-", dir="/tmp"))
         self.interpreter = _interpreter_for_all()
+        self._tracer_text = _BRIEF_TRACER.read_text() if is_brief else f"#!{self.interpreter} -IS\n{_TRACER.read_text()}"
         self.user = ORDINARY_UID if os.geteuid() == 0 else None
         """None: whoever runs the tests."""
         self.hooks = self.directory / "hooks"
@@ -177,8 +183,8 @@ class ScriptedCluster:
         path.write_text("\n".join(("PATH=/usr/local/bin:/usr/bin:/bin", *lines)) + "\n")
         path.chmod(0o644)
 
-    def gate(self, name: str) -> Gate:
-        return Gate(self.work / f"gate-{name}")
+    def gate(self, name: str, pause_s: float = 0.02) -> Gate:
+        return Gate(self.work / f"gate-{name}", pause_s)
 
     def hook(self, name: str) -> str:
         """Path of an installed script."""
@@ -308,6 +314,11 @@ class ScriptedCluster:
         known = [job_record(job) for job in objects(self.cluster.call("ListJobs"), "jobs")]
         return [self.job_by_id(job.job_id) for job in known if job.name == label]
 
+    def job_ids(self) -> dict[str, int]:
+        """By their names; of several with one name the newest."""
+        known = [job_record(job) for job in objects(self.cluster.call("ListJobs"), "jobs")]
+        return {job.name: job.job_id for job in known}
+
     def job_by_id(self, job_id: int) -> JobRecord:
         return job_record(self.cluster.call("GetJob", {"job_id": str(job_id)})["job"])
 
@@ -398,7 +409,7 @@ class ScriptedCluster:
         path = self.hooks / name
         path.parent.mkdir(exist_ok=True)
         path.parent.chmod(0o755)
-        path.write_text(f"#!{self.interpreter} -IS\n{_TRACER.read_text()}")
+        path.write_text(self._tracer_text)
         path.chmod(0o755)
         return path
 

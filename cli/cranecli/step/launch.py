@@ -10,8 +10,8 @@ import sys
 from cranecli import exits
 from cranecli.front.attention import ENDING
 from cranecli.front.client import FrontError
-from cranecli.front.conversation import SUBMIT_PATIENCE_S, InterruptedFrontError
-from cranecli.front.job_watch import JobWatch
+from cranecli.front.conversation import SUBMIT_PATIENCE_S, InterruptedFrontError, NotStartedError
+from cranecli.front.job_watch import RUNNING, JobWatch, job_of
 from cranecli.submission.option_values import positive_number
 from cranecli.submission.options import given_resources
 from cranecli.submission.requests import environment_for, job_request, step_request
@@ -122,10 +122,10 @@ class Launch:
         step_name = f"{job_id}.{key['step_id']}"
         session = StepSession(talk, watch, created, is_labelled=options.label, reads_stdin=options.input != "none")
         try:
-            self._run_prolog(created, step_name)
+            self._run_prolog(created, watch, step_name)
             session.attach()
             talk.ask("StartStep", key)
-        except (HookFailedError, FrontError, InterruptedFrontError) as error:
+        except (HookFailedError, FrontError, InterruptedFrontError, NotStartedError) as error:
             session.close()
             request = {**key, "reason": str(error)}
             if isinstance(error, HookFailedError):
@@ -142,15 +142,17 @@ class Launch:
 
     # ---- hooks
 
-    def _run_prolog(self, created: Body, step_name: str) -> None:
-        """Raises HookFailedError, or InterruptedFrontError when a signal stopped the hook."""
+    def _run_prolog(self, created: Body, watch: JobWatch, step_name: str) -> None:
+        """Raises HookFailedError; InterruptedFrontError when a signal stopped the hook, NotStartedError when its job's end did."""
         hook = self._start_hook(created, self._options.prolog, None)
         if hook is None:
             return
-        stopped_by = self._await_hook(hook)
+        stopped_by, job_end = self._await_hook(hook, watch)
         self._record(hook)
         if stopped_by:
             raise InterruptedFrontError(stopped_by)
+        if job_end:
+            raise NotStartedError(f"job {created['job']['job_id']} {job_end}")
         if hook.failure:
             raise HookFailedError(hook.failure, step_name, fails_step=hook.fails_step)
 
@@ -181,13 +183,18 @@ class Launch:
             hook = start_epilog(step, self._site, own_script, epilog_exit)
         return None if hook.is_empty else hook
 
-    def _await_hook(self, hook: LaunchHook) -> int:
-        """Until the hook has ended; the signal that stopped it, or 0."""
-        stopped_by = 0
+    def _await_hook(self, hook: LaunchHook, watch: JobWatch | None = None) -> tuple[int, str]:
+        """Until the hook has ended. The end of the job that is watched stops it.
+
+        Returns:
+            The signal that stopped it, or 0, and how the job that it was for has ended, or nothing.
+        """
+        stopped_by, job_end = 0, ""
         self._talk.status.clear()
         try:
             while not hook.is_over:
-                self._talk.turn(hook.due_s(), {hook.fileno(): select.POLLIN})
+                due_s = [seconds for seconds in (hook.due_s(), watch.due_s() if watch else None) if seconds is not None]
+                self._talk.turn(min(due_s, default=None), {hook.fileno(): select.POLLIN})
                 hook.poll()
                 for number in self._talk.attention.take():
                     if number not in ENDING:
@@ -197,9 +204,11 @@ class Launch:
                     else:
                         stopped_by = number
                         hook.stop()
+                if watch is not None and not job_end and (job_end := _end_of_job(watch)) and not stopped_by:
+                    hook.stop()
         finally:
             hook.close()
-        return stopped_by
+        return stopped_by, job_end
 
     def _record(self, hook: LaunchHook) -> None:
         from cranecli.step.hooks import run_document
@@ -210,6 +219,15 @@ class Launch:
     def _fail(self, message: str) -> int:
         self._talk.status.say(f"error: {message}")
         return exits.FAILED
+
+
+def _end_of_job(watch: JobWatch) -> str:
+    """Why the job runs no longer, as far as its updates tell."""
+    while (update := watch.take()) is not None:
+        job = job_of(update)
+        if job.get("state") != RUNNING:
+            return f"is over: {job.get('reason') or 'it has ended'}"
+    return ""
 
 
 def exit_status_of(code: int) -> Body:

@@ -204,7 +204,8 @@ class StepSession:
         is_told = any(str(task.get("reason", "")).startswith(event.reason) for task in event.tasks)
         if event.reason and not self._cancelled_by and not is_told:
             self._say(f"error: {event.node}: {event.reason}")
-        if not event.tasks:
+        if event.reason or not event.tasks:
+            # What was ended before its time has not gone well, whatever its tasks make of it.
             self._floor = max(self._floor, exits.FAILED)
 
     def _write(self, sink: Sink, *, is_last: bool = False) -> None:

@@ -9,6 +9,7 @@ from crane.hooks.v1 import ctld_service_pb2 as pb
 from crane.hooks.v1 import ctld_service_pb2_grpc as rpc
 from cranectld.admission import array_indexes
 from cranectld.frontdesk import FrontDesk
+from cranectld.history import EVENT_KINDS
 from cranectld.jobs.events import CompletionRequested, HoldReleased, StepCancelRequested, StepSendRequested
 from cranectld.jobs.machine import BREAKER_REASON
 from cranectld.jobs.model import Job, JobState
@@ -256,6 +257,10 @@ class FrontService(rpc.ControllerServiceServicer):
         elif not everything and request.node:
             raise CraneError(ErrorCode.PERMISSION_DENIED, "events of a node are for administrators")
         kinds = set(request.kinds)
+        unknown = sorted(kinds - set(EVENT_KINDS))
+        if unknown:
+            message = f"there is no kind of event {unknown[0]!r}: expected one of {', '.join(EVENT_KINDS)}"
+            raise CraneError(ErrorCode.INVALID_ARGUMENT, message)
         cursor = request.after_cursor
         history = self._controller.chronicle.history
         while True:

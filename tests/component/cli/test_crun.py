@@ -247,6 +247,32 @@ def test_interrupt_during_the_prolog_stops_it_and_cancels(daemon: FrontDaemon, c
     assert not daemon.called("StartStep")
 
 
+@pytest.mark.parametrize("surroundings", [{}, {"CRANE_JOB_ID": "42"}], ids=["alone", "in an allocation"])
+def test_end_of_the_job_during_the_prolog_stops_it(
+    daemon: FrontDaemon, cluster: Cluster, tmp_path: Path, surroundings: dict[str, str]
+) -> None:
+    started = tmp_path / "started"
+    path = script(tmp_path / "slow.sh", f"touch {started}; exec sleep 600")
+    with start(daemon.path, "crun", ["--prolog", path, "prog"], extra=surroundings) as crun:
+        eventually(started.exists)
+        daemon.called("FollowJob")[0].item(job_update("COMPLETING", reason="time limit reached"))
+        _, errors = crun.communicate(timeout=30)
+    assert (crun.returncode, errors) == (1, b"crun: error: job 42 is over: time limit reached\n")
+    assert daemon.called("CancelStep")
+    assert daemon.called("RecordLaunchHook")[0].body["run"]["outcome"]["kind"] == "OUTCOME_KIND_STOPPED"
+    assert not daemon.called("StartStep")
+
+
+def test_a_step_that_was_ended_early_has_not_gone_well(daemon: FrontDaemon, cluster: Cluster) -> None:
+    def tasks(attached: Call) -> None:
+        attached.node_ended("cn01", [task_end(0)], "maintenance")
+        attached.end()
+
+    cluster.run_tasks = tasks
+    result = run(daemon.path, "crun", "prog")
+    assert (result.returncode, result.stderr) == (1, b"crun: error: cn01: maintenance\n")
+
+
 def _read_until(crun: subprocess.Popen[bytes], text: bytes) -> bytes:
     assert crun.stderr is not None
     seen = b""

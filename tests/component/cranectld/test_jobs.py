@@ -335,6 +335,15 @@ async def test_repeated_submission_and_repeated_report_count_once(site: Site) ->
     assert (done.spec.array_job_id, done.spec.array_task_id) == (ids[0], 1)
 
 
+async def test_events_of_a_kind_that_does_not_exist_are_refused(site: Site) -> None:
+    await site.start()
+    root = await site.as_user(ROOT)
+
+    with pytest.raises(grpc.aio.AioRpcError, match=r"no kind of event 'bogus': expected one of submitted, .*drained"):
+        [item async for item in root.WatchEvents(ctld.WatchEventsRequest(kinds=["drained", "bogus"]))]
+    assert [item async for item in root.WatchEvents(ctld.WatchEventsRequest(kinds=["drained"]))] == []
+
+
 async def test_node_speaks_only_for_itself(site: Site) -> None:
     await site.start()
     node = await site.node("cn01")
