@@ -56,6 +56,8 @@ class Moment:
     fails_late: bool = False
     """It fails after the cancel, or because of it."""
     nodes: int = 2
+    lasts: bool = False
+    """Its task does not end by itself."""
     exit_code: int = 130
     """Of an interrupted crun."""
     within: bool = False
@@ -106,7 +108,9 @@ MOMENTS: tuple[Moment, ...] = (
     Moment("Prolog", BATCH, node=FIRST, fails_late=True),
     # … and at allocation.
     Moment("Prolog", BATCH, state="Configuring", node=FIRST, alloc=True),
-    Moment("Prolog", BATCH, state="Configuring", node=SECOND, alloc=True),
+    Moment("Prolog", BATCH, state="Configuring", node=SECOND, alloc=True, profiles=("crane-requeue",)),
+    # Without DeferBatch, Slurm's batch script waits for the Prolog of its own node alone.
+    Moment("Prolog", BATCH, node=SECOND, alloc=True, profiles=("slurm", "sunk"), lasts=True, ran=("task",)),
     Moment("Prolog", CRUN, state="Configuring", node=SECOND, alloc=True),
     Moment("Prolog", CRUN, INTERRUPT, state="Configuring", node=FIRST, alloc=True),
     Moment("Prolog", CALLOC, state="Configuring", node=FIRST, alloc=True),
@@ -166,7 +170,7 @@ class Act:
         if moment.at and moment.at not in ("task", "command"):
             late = ("trap 'exit 3' TERM", line, "exit 3") if moment.fails_late else (line,)
             stage.plan(self.label, moment.at, *late, node=moment.node)
-        command = ["sh", "-c", line if moment.at == "task" else "true"]
+        command = ["sh", "-c", line if moment.at == "task" else "exec sleep 3579" if moment.lasts else "true"]
         options = ["-N2", "-t", LIMIT_TEXT] if moment.by == LIMIT else ["-N2"]
         if moment.state == "Pending" and not moment.fails:
             options = ["-N1", "-w", CLOSED]
