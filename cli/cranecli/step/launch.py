@@ -60,7 +60,7 @@ class Launch:
         job_id = surrounding_job()
         if job_id is not None:
             if given := given_resources(self._options):
-                talk.status.say(f"warning: {', '.join(given)} counts for jobs: a step has what its job has")
+                talk.status.say(f"warning: {', '.join(given)}: for jobs only, a step has what its job has")
             site = talk.client.stream("LaunchHooks")
             watch = JobWatch(talk.client, job_id, is_bound=False)
             self._site = talk.answer("LaunchHooks", site)

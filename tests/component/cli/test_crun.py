@@ -429,6 +429,22 @@ def test_within_an_allocation_only_a_step_is_made(daemon: FrontDaemon, cluster: 
     assert daemon.called("CreateStep")[0].body["spec"]["ntasks"] == 4
 
 
+def test_within_an_allocation_what_counts_for_jobs_is_warned_of(daemon: FrontDaemon, cluster: Cluster) -> None:
+    result = run(daemon.path, "crun", "--mem=1G", "--gres=gpu:1", "-n2", "prog", extra={"CRANE_JOB_ID": "7"})
+    assert result.returncode == 0
+    assert result.stderr.decode() == "crun: warning: --mem, --gres: for jobs only, a step has what its job has\n"
+
+
+def test_a_job_of_its_own_asks_for_all_that_was_given(daemon: FrontDaemon, cluster: Cluster) -> None:
+    words = ("--mem-per-cpu=1G", "--gres=nic", "--gpus-per-node=a100:2", "--exclusive", "-c2")
+    assert run(daemon.path, "crun", *words, "prog").returncode == 0
+    spec = daemon.called("SubmitJob")[0].body["spec"]
+    assert (spec["memory_per_cpu_bytes"], spec["gres"]) == (str(1 << 30), "nic:1,gpu:a100:2")
+    assert (spec["exclusive"], spec["cpus_per_task"]) == (True, 2.0)
+    assert "gpus" not in spec
+    assert spec["memory_per_node_bytes"] == "0"
+
+
 def test_a_refused_step_cancels_the_job(daemon: FrontDaemon, cluster: Cluster) -> None:
     daemon.handlers["CreateStep"] = lambda call: call.error("INVALID_ARGUMENT", "no")
     result = run(daemon.path, "crun", "prog")
