@@ -1,6 +1,7 @@
 """The program `cranectld`: reads its arguments and its configuration, then serves."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ def main(argv: list[str] | None = None) -> int:
     from cranectld.configuration import Configuration, checked
     from cranekit import logs
     from cranekit.daemon import Stop, protect_from_oom_killer, run_daemon
+    from cranekit.rpc.credentials import identity_of_peer
     from cranekit.yaml_lines import SettingsError
 
     try:
@@ -24,6 +26,11 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.writelines(f"{caution}\n" for caution in settings.cautions)
         sys.stdout.write(f"{arguments.check_config}: ok (cluster {settings.cluster_name}, {len(settings.nodes)} nodes)\n")
         return 0
+    own_user = identity_of_peer(os.geteuid(), os.getegid()).user
+    if settings.cranectld_user not in (None, own_user):
+        message = f"cranectld runs as {own_user}, {arguments.config} wants CranectldUser {settings.cranectld_user}"
+        sys.stderr.write(f"cranectld: error: {message}\n")
+        return USAGE_ERROR
     logs.configure(arguments.log_level or settings.log_level.value)
     configuration = Configuration(arguments.config, settings)
     configuration.tell_cautions(settings)

@@ -81,3 +81,18 @@ def test_missing_file_is_told(program: str, tmp_path: Path) -> None:
     assert result.returncode == 2
     assert "none.yaml" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "key"), [("cranectld", (), "CranectldUser"), ("craned", ("--node", "cn01"), "CranedUser")]
+)
+def test_a_daemon_of_another_user_than_the_configured_one_does_not_start(
+    program: str, arguments: tuple[str, ...], key: str, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"{key}: somebody-else\n" + GOOD.removesuffix("JobLifecycleHook:\n"))
+    command = [sys.executable, "-m", f"{program}.main", "--config", str(config), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 2
+    assert f"{config} wants {key} somebody-else" in result.stderr
+    assert list(tmp_path.iterdir()) == [config]

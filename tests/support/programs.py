@@ -33,9 +33,15 @@ class Program:
 
 @asynccontextmanager
 async def running(
-    name: str, arguments: Sequence[str], directory: Path, environment: Mapping[str, str] | None = None
+    name: str,
+    arguments: Sequence[str],
+    directory: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    user: int | None = None,
+    interpreter: str = sys.executable,
 ) -> AsyncIterator[Program]:
-    """Runs `python -m <name>.main` until the end of the block; waits for its ready file.
+    """Runs `python -m <name>.main` until the end of the block, as `user` if one is given; waits for its ready file.
 
     Raises:
         AssertionError: it ended before it was ready; the message holds its log.
@@ -44,11 +50,14 @@ async def running(
     log = directory / f"{name}.log"
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: ASYNC220 - a test
-            [sys.executable, "-m", f"{name}.main", *arguments, "--ready-file", str(ready_file)],
+            [interpreter, "-m", f"{name}.main", *arguments, "--ready-file", str(ready_file)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             env={**os.environ, **(environment or {})},
+            user=user,
+            group=user,
+            extra_groups=None if user is None else (),
         )
     try:
 

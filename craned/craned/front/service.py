@@ -15,7 +15,7 @@ from cranehooks.model.run import HookSettings
 from cranekit.aio_frames import FrameStream
 from cranekit.local_socket import Peer, serve_local
 from cranekit.rpc.credentials import TokenMinter
-from cranekit.rpc.gateway import FrontConnection, FrontMetrics, FrontRequest, Gateway
+from cranekit.rpc.gateway import FrontConnection, FrontMetrics, FrontRequest, Gateway, identities_of_peers
 
 SOCKET_MODE: Final = 0o666
 """For every user: who calls is read from the connection."""
@@ -39,6 +39,7 @@ class FrontDesk:
         self._hooks = hooks
         self._minter = minter
         self._metrics = metrics
+        self._identities = identities_of_peers()
         self._gateway = Gateway(channel, ctld_service_pb2.DESCRIPTOR.services_by_name["ControllerService"], "the controller")
 
     @asynccontextmanager
@@ -49,7 +50,7 @@ class FrontDesk:
 
     async def _serve(self, stream: FrameStream, peer: Peer) -> None:
         handlers = {"LaunchHooks": self._launch_hooks, "AttachStep": self._attach_step}
-        await FrontConnection(stream, peer, self._gateway, self._minter, handlers, self._metrics).serve()
+        await FrontConnection(stream, peer, self._gateway, self._minter, handlers, self._metrics, self._identities).serve()
 
     async def _launch_hooks(self, request: FrontRequest) -> None:
         """What crun must know to run its own hooks."""

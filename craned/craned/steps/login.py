@@ -4,10 +4,11 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
-from craned.steps.accounts import Accounts, NameServiceError
+from craned.steps.accounts import Accounts
 from craned.steps.driver import StepRefusedError
 from cranehooks.model.ids import NodeName
 from cranehooks.model.job import JobSpec
+from cranekit.inquiries import InquiryError
 
 _NO_HOME: Final = frozenset({"", "/", "/nonexistent", "/var/empty", "/run/empty", "/dev/null"})
 """What accounts have as their home that are meant to have none."""
@@ -51,7 +52,7 @@ async def login_of(job: JobSpec, node: NodeName, accounts: Accounts, rules: User
     who = f"user {job.user} (uid {job.uid})"
     try:
         account = await accounts.find(job.uid)
-    except NameServiceError as error:
+    except InquiryError as error:
         message = f"{who} cannot be looked up on {node}: {error}"
         raise StepRefusedError(message) from error
     if account is None:

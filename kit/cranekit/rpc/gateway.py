@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from cranekit import frames
 from cranekit.aio_frames import FrameStream
 from cranekit.errors import CraneError, ErrorCode
+from cranekit.inquiries import Inquiries
 from cranekit.local_socket import Peer
 from cranekit.rpc.credentials import Identity, TokenMinter, identity_of_peer, user_metadata
 from cranekit.rpc.interceptors import LATENCY_BUCKETS_S
@@ -29,6 +30,12 @@ from cranekit.rpc.status import error_from_rpc
 _log = structlog.get_logger()
 
 Json = dict[str, Any]  # as JSON has it
+
+IDENTIFIED_WITHIN_S = 20.0
+"""A name service that does not say by then who a front end's user is has the front end turned away."""
+
+Identities = Inquiries[tuple[int, int], Identity]
+"""Who local users are, by uid and gid."""
 
 MAX_CALLS = 64
 """Calls under way on one connection; more are refused."""
@@ -157,6 +164,13 @@ class FrontMetrics:
         self._seconds.labels(method).observe(seconds)
 
 
+def identities_of_peers() -> Identities:
+    """As this host's name service tells them."""
+    return Inquiries(
+        "the name service", lambda peer: identity_of_peer(*peer), within_s=IDENTIFIED_WITHIN_S, max_under_way=MAX_CALLS
+    )
+
+
 class FrontConnection:
     """One front end's connection."""
 
@@ -168,11 +182,13 @@ class FrontConnection:
         minter: TokenMinter,
         handlers: Mapping[str, FrontHandler],
         metrics: FrontMetrics | None = None,
+        identities: Identities | None = None,
     ) -> None:
         """`handlers` are the methods that the daemon serves itself; all others go to the gateway's service."""
         self._stream = stream
         self._peer = peer
-        self._identity = identity_of_peer(peer.uid, peer.gid)
+        self._identities = identities or identities_of_peers()
+        self._own_identity: Identity | None = None
         self._gateway = gateway
         self._minter = minter
         self._handlers = handlers
@@ -184,6 +200,7 @@ class FrontConnection:
         """Answers until the client goes; then cancels what is under way."""
         async with asyncio.TaskGroup() as tasks:
             try:
+                self._own_identity = await self._identities.ask((self._peer.uid, self._peer.gid))
                 while (frame := await self._stream.recv()) is not None:
                     if isinstance(frame, frames.JsonFrame):
                         await self._take(frame.value, tasks)
@@ -196,6 +213,11 @@ class FrontConnection:
             finally:
                 for task in self._calls.values():
                     task.cancel()
+
+    @property
+    def _identity(self) -> Identity:
+        assert self._own_identity is not None, "nothing is taken before it is known who asks"
+        return self._own_identity
 
     async def _take(self, message: Json, tasks: asyncio.TaskGroup) -> None:
         call_id = message.get("id")

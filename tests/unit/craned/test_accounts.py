@@ -1,6 +1,5 @@
-"""Accounts are asked for in threads of their own, within a time, and each once."""
+"""Accounts as the name service tells them, in time."""
 
-import asyncio
 import os
 import pwd
 import threading
@@ -9,59 +8,30 @@ from pathlib import Path
 
 import pytest
 
-from craned.steps import accounts as module
-from craned.steps.accounts import Account, Accounts, NameServiceError, account_of, expiry_of
+from craned.steps.accounts import Account, Accounts, account_of, expiry_of
+from cranekit.inquiries import InquiryError
 from tests.support.eventually import eventually_async
 
 ALICE = Account("alice", "/home/alice", "/bin/sh")
 
 
-async def test_who_asks_for_the_same_user_waits_for_the_same_answer() -> None:
-    may_answer, asked = threading.Event(), list[int]()
-
-    def lookup(uid: int) -> Account:
-        asked.append(uid)
-        may_answer.wait(30)
-        return ALICE
-
-    accounts = Accounts(lookup)
-    async with asyncio.TaskGroup() as group:
-        answers = [group.create_task(accounts.find(1000)) for _ in range(3)]
-        for _ in answers:
-            await asyncio.sleep(0)
-        may_answer.set()
-    assert [answer.result() for answer in answers] == [ALICE] * 3
-    assert asked == [1000]
-    assert await accounts.find(1000) == ALICE
-    assert asked == [1000, 1000], "an answer is not kept: the account may change"
-
-
-async def test_a_name_service_that_hangs_costs_a_time_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_name_service_that_hangs_or_fails_is_told() -> None:
     may_answer = threading.Event()
 
     def lookup(uid: int) -> Account:
-        if uid == 1000:
-            may_answer.wait(30)
+        if uid == 1001:
+            raise OSError(5, "Input/output error")
+        may_answer.wait(30)
         return ALICE
 
     accounts = Accounts(lookup, answer_within_s=0.05)
-    with pytest.raises(NameServiceError, match=r"did not answer within 0\.05 s"):
+    with pytest.raises(InquiryError, match=r"the name service did not answer within 0\.05 s"):
         await accounts.find(1000)
-    assert await accounts.find(1001) == ALICE, "others are not held up"
-    monkeypatch.setattr(module, "MAX_UNDER_WAY", 1)
-    with pytest.raises(NameServiceError, match="1 questions wait"):
-        await accounts.find(1002)
+    with pytest.raises(InquiryError, match="Input/output error"):
+        await accounts.find(1001)
     may_answer.set()
-    await eventually_async(lambda: not accounts._under_way)
-    assert await accounts.find(1002) == ALICE
-
-
-async def test_an_error_is_told_to_who_asked() -> None:
-    def lookup(_: int) -> Account:
-        raise OSError(5, "Input/output error")
-
-    with pytest.raises(NameServiceError, match="Input/output error"):
-        await Accounts(lookup).find(1000)
+    await eventually_async(lambda: accounts.inquiries.under_way == 0)
+    assert await accounts.find(1000) == ALICE
 
 
 async def test_the_name_service_of_this_system() -> None:
