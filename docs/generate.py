@@ -18,7 +18,6 @@ from cranehooks.profiles import (
     INCOMPATIBLE_FLAGS,
     OVERRIDES,
     PROFILES,
-    UNSUPPORTED_FLAGS,
     PrologFlag,
 )
 from cranehooks.settings import ClusterSettings, json_schema
@@ -175,7 +174,7 @@ def profiles() -> str:
         "| flag | implies | profiles | effect |",
         "|---|---|---|---|",
     ]
-    lines += [_row(f"`{flag}`", _implied_by(flag), _having(flag), _effect_of(flag)) for flag in PrologFlag]
+    lines += [_row(f"`{flag}`", _implied_by(flag), _having(flag), FLAG_EFFECTS[flag]) for flag in PrologFlag]
     lines += ["", *(f"- `{one}` and `{other}` exclude each other: {why}." for one, other, why in INCOMPATIBLE_FLAGS), ""]
     for profile in PROFILES.values():
         lines += [
@@ -199,10 +198,6 @@ def _implied_by(flag: PrologFlag) -> str:
 
 def _having(flag: PrologFlag) -> str:
     return ", ".join(name for name, profile in PROFILES.items() if flag in profile.flags)
-
-
-def _effect_of(flag: PrologFlag) -> str:
-    return "refused by this version" if flag in UNSUPPORTED_FLAGS else FLAG_EFFECTS[flag]
 
 
 def _words_of(setting: str) -> str:

@@ -32,6 +32,7 @@ from craned.service.craned import CranedService
 from craned.service.stdio import StepStdioService
 from craned.steps.bootstrap import BootstrapStarter, NodePlace, StepLimits
 from craned.steps.driver import Steps
+from craned.steps.extern import ExternHooks
 from craned.steps.files import StepFiles
 from craned.steps.login import UserRules
 from craned.steps.supervisor_client import Forked, Gone
@@ -118,7 +119,7 @@ async def serve(configuration: Configuration, places: Places, helpers: Helpers, 
             )
             gauge.set_function(lambda: len(containment.kept()))
         steps = Steps(node.name, starter, processes, files)
-        hooks = NodeHooks(node.name, own_user(), helpers.spawner, metrics, processes)
+        hooks = NodeHooks(node.name, own_user(), helpers.spawner, metrics, processes, ExternHooks(steps, cells))
         server = GrpcServer(
             [_prepared(node.address)],
             authenticator=Authenticator(secret, settings.cluster_name),

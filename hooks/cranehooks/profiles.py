@@ -204,9 +204,6 @@ INCOMPATIBLE_FLAGS: tuple[tuple[PrologFlag, PrologFlag, str], ...] = (
     (PrologFlag.RUN_IN_JOB, PrologFlag.SERIAL, "hooks inside their jobs cannot take turns on the node"),
 )
 
-UNSUPPORTED_FLAGS: frozenset[PrologFlag] = frozenset({PrologFlag.CONTAIN, PrologFlag.RUN_IN_JOB})
-"""Known words that this version refuses, so that no site believes it has what it has not."""
-
 
 def with_implied(flags: frozenset[PrologFlag]) -> frozenset[PrologFlag]:
     """The flags and everything they imply."""

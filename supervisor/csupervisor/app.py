@@ -9,8 +9,8 @@ from contextlib import AsyncExitStack
 from csupervisor.bootstrap import Bootstrap, BootstrapError, ForkRequest
 from csupervisor.cleanup import reap_orphans
 from csupervisor.craned_client import CranedClient
+from csupervisor.extern_run import ExternRun
 from csupervisor.stdio import OutputChunk, OutputWindow
-from csupervisor.step import Begin
 from csupervisor.step_run import StepRun
 
 EXIT_BAD_BOOTSTRAP = 2
@@ -49,10 +49,14 @@ async def supervise(bootstrap: Bootstrap) -> None:
     window = OutputWindow(send_output)
     craned = CranedClient(bootstrap, lambda: window.unacknowledged)
     async with AsyncExitStack() as resources, asyncio.TaskGroup() as group:
-        step = StepRun(bootstrap, craned, window, group, resources)
+        step: StepRun | ExternRun
+        if bootstrap.is_extern:
+            step = ExternRun(bootstrap, craned, group, resources)
+        else:
+            step = StepRun(bootstrap, craned, window, group, resources)
         loop.add_signal_handler(signal.SIGCHLD, reap_orphans)
         loop.add_signal_handler(signal.SIGTERM, step.stop)
         conversation = group.create_task(craned.serve(step), name="craned")
-        step.feed(Begin())
+        step.begin()
         await step.over.wait()
         conversation.cancel()

@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 
 from crane.hooks.v1 import supervisor_pb2 as pb
 from cranehooks import wire
-from cranehooks.model.ids import BATCH_STEP, Attempt, JobId, NodeName, StepId, StepKey, TaskId
+from cranehooks.model.ids import BATCH_STEP, EXTERN_STEP, Attempt, JobId, NodeName, StepId, StepKey, TaskId
 from cranehooks.model.job import SOFT_LIMITS, JobSpec, StepSpec
 from cranehooks.model.limits import Limits
 from cranehooks.model.points import HookPoint, Runner, points_of
@@ -102,6 +102,10 @@ class Bootstrap:
         return self.key.step_id == BATCH_STEP
 
     @property
+    def is_extern(self) -> bool:
+        return self.key.step_id == EXTERN_STEP
+
+    @property
     def cwd(self) -> str:
         return self.step.cwd or self.job.cwd
 
@@ -184,14 +188,15 @@ def _problems(bootstrap: Bootstrap) -> list[str]:
         (not bootstrap.key.job_id or not bootstrap.key.step_id, "job and step have no id"),
         (not bootstrap.nonce, "there is no nonce"),
         (not bootstrap.craned_socket.startswith("/"), f"craned's socket {bootstrap.craned_socket!r} is no absolute path"),
-        (not task_ids, "there is no task"),
+        (not task_ids and not bootstrap.is_extern, "there is no task"),
+        (bool(task_ids) and bootstrap.is_extern, "the extern step has no tasks"),
         (not bootstrap.soft_limits.keys() <= set(SOFT_LIMITS), f"there are no such limits: {sorted(bootstrap.soft_limits)}"),
         (len(set(task_ids)) != len(task_ids), f"task ids repeat: {task_ids}"),
         (not bootstrap.hooks.keys() <= _TASK_POINTS, "there are hooks that are no task hooks"),
         (any(not script.startswith("/") for script in scripts), f"hook scripts need absolute paths: {scripts}"),
         (not bootstrap.cwd.startswith("/"), f"the working directory {bootstrap.cwd!r} is no absolute path"),
         (bootstrap.is_batch and not bootstrap.state_dir.startswith("/"), "a batch step needs a state directory"),
-        (not bootstrap.is_batch and not bootstrap.step.argv, "there is no program to run"),
+        (not bootstrap.is_batch and not bootstrap.is_extern and not bootstrap.step.argv, "there is no program to run"),
         (not all(components) or ".." in components, f"the cgroup {bootstrap.cgroup_root!r} is not below craned's own"),
         (bootstrap.task_prolog_failure is TaskAction.CONTINUE, "a task does not start after a before-hook that failed"),
         (min(graces) < 0, "a grace is negative"),

@@ -16,8 +16,9 @@ from google.protobuf.message import DecodeError
 from crane.hooks.v1 import craned_service_pb2 as stdio_pb
 from crane.hooks.v1 import supervisor_pb2 as pb
 from cranehooks import wire
-from cranehooks.model.output import clipped_script
-from cranehooks.model.run import HookRun
+from cranehooks.model.output import clipped, clipped_script
+from cranehooks.model.points import HookPoint
+from cranehooks.model.run import HookKey, HookRun, RunSpec
 from cranekit import crash_points, frames
 from cranekit.backoff import Backoff
 from csupervisor.bootstrap import Bootstrap
@@ -28,6 +29,8 @@ FIRST_REDIAL_S: Final = 0.05
 LAST_REDIAL_S: Final = 5.0
 REPORTED_OUTPUT_BYTES: Final = 4096
 """Of a hook script's output, which is kept until the step's end is acknowledged."""
+NODE_HOOK_OUTPUT_BYTES: Final = 2 << 20
+"""Of all scripts of a node hook together: a frame holds twice as much."""
 _READ_BYTES: Final = 64 << 10
 _STREAMS: Final = {
     StreamName.STDOUT: stdio_pb.OUTPUT_STREAM_STDOUT,
@@ -56,6 +59,12 @@ class CranedListener(Protocol):
 
     def end_acknowledged(self) -> None: ...
 
+    def node_hook_ordered(self, spec: RunSpec) -> None:
+        """For the extern step; may be repeated."""
+        ...
+
+    def node_hook_stopped(self, point: HookPoint) -> None: ...
+
 
 class _ProtocolError(Exception):
     """Craned sent what it must not."""
@@ -70,16 +79,30 @@ class CranedClient:
         self._writer: asyncio.StreamWriter | None = None
         self._hook_runs: list[HookRun] = []
         self._is_started = False
+        self._cgroup = ""
+        self._node_hooks: list[HookPoint] = []
         self._end: StepEnd | None = None
 
     # ---- to craned
 
-    def send_started(self) -> None:
+    def send_started(self, cgroup: str = "") -> None:
+        """`cgroup`: of the extern step, where hooks may run in it."""
         self._is_started = True
-        self._send(pb.FromSupervisor(tasks_started=pb.TasksStarted()))
+        self._cgroup = cgroup
+        self._send(pb.FromSupervisor(tasks_started=pb.TasksStarted(cgroup=cgroup)))
 
     def send_hook_run(self, run: HookRun) -> None:
         run = replace(run, scripts=tuple(clipped_script(script, REPORTED_OUTPUT_BYTES) for script in run.scripts))
+        self._hook_runs.append(run)
+        self._send(pb.FromSupervisor(hook_run=wire.hook_run_to_wire(run)))
+
+    def note_node_hook(self, point: HookPoint) -> None:
+        """It was asked for: said at every dial, so that craned knows what need not be asked for again."""
+        self._node_hooks.append(point)
+
+    def send_node_hook_run(self, run: HookRun) -> None:
+        """The record goes to craned as from its own hook spawner; only what no message holds is left out."""
+        run = clipped(run, NODE_HOOK_OUTPUT_BYTES)
         self._hook_runs.append(run)
         self._send(pb.FromSupervisor(hook_run=wire.hook_run_to_wire(run)))
 
@@ -132,7 +155,7 @@ class CranedClient:
             buffer = frames.FrameBuffer()
             while data := await reader.read(_READ_BYTES):
                 for kind, payload in buffer.feed(data):
-                    _hear(kind, payload, listener)
+                    _hear(kind, payload, listener, self._node_key)
         except (_ProtocolError, frames.FrameError) as error:
             _log.error("hanging up on craned: %s", error)
         except ConnectionError as error:
@@ -140,6 +163,12 @@ class CranedClient:
         finally:
             self._writer = None
             writer.close()
+
+    @property
+    def _node_key(self) -> HookKey:
+        """Whose job and node the hooks of an extern step are of."""
+        bootstrap = self._bootstrap
+        return HookKey(HookPoint.PROLOG, bootstrap.key.job_id, bootstrap.key.attempt, bootstrap.node)
 
     def _introduce(self) -> None:
         key = self._bootstrap.key
@@ -150,19 +179,20 @@ class CranedClient:
             nonce=self._bootstrap.nonce,
             pid=os.getpid(),
             started=self._is_started,
+            node_hooks=map(wire.hook_point_to_wire, self._node_hooks),
         )
         self._send(pb.FromSupervisor(hello=hello))
         for run in self._hook_runs:
             self._send(pb.FromSupervisor(hook_run=wire.hook_run_to_wire(run)))
         if self._is_started:
-            self.send_started()
+            self.send_started(self._cgroup)
         for chunk in self._unacknowledged_output():
             self.send_output(chunk)
         if self._end is not None:
             self.send_end(self._end)
 
 
-def _hear(kind: int, payload: bytes, listener: CranedListener) -> None:
+def _hear(kind: int, payload: bytes, listener: CranedListener, node_key: HookKey) -> None:
     if kind != frames.PROTOBUF:
         problem = f"a frame of type {kind}, expected {frames.PROTOBUF}"
         raise _ProtocolError(problem)
@@ -185,6 +215,26 @@ def _hear(kind: int, payload: bytes, listener: CranedListener) -> None:
             listener.terminated(message.terminate.reason)
         case "acknowledged":
             listener.end_acknowledged()
+        case "run_hook":
+            listener.node_hook_ordered(_node_hook(message.run_hook, node_key))
+        case "stop_hook":
+            listener.node_hook_stopped(_point(message.stop_hook.point))
         case None:
             # A newer craned says what an older supervisor need not know.
             _log.info("craned said something unknown")
+
+
+def _node_hook(message: pb.RunNodeHook, node_key: HookKey) -> RunSpec:
+    try:
+        return wire.node_hook_from_wire(message, node_key)
+    except (wire.WireError, ValueError) as error:
+        problem = f"a hook that this supervisor does not know: {error}"
+        raise _ProtocolError(problem) from error
+
+
+def _point(value: int) -> HookPoint:
+    try:
+        return wire.hook_point_from_wire(value)
+    except wire.WireError as error:
+        problem = f"a hook that this supervisor does not know: {error}"
+        raise _ProtocolError(problem) from error

@@ -14,7 +14,8 @@ from cranehooks.execution.engine import Engine
 from cranehooks.model.ids import TaskId
 from cranehooks.model.job import StdioMode, TaskEnd
 from cranehooks.model.limits import Usage
-from cranehooks.model.run import HookRun
+from cranehooks.model.points import HookPoint
+from cranehooks.model.run import HookRun, RunSpec
 from cranehooks.model.usage import usage_of
 from cranekit import crash_points
 from csupervisor import step as machine
@@ -90,6 +91,10 @@ class StepRun:
         self.over = asyncio.Event()
         """Set once nothing is left to do."""
 
+    def begin(self) -> None:
+        """Once, when craned can be told."""
+        self.feed(machine.Begin())
+
     def feed(self, event: machine.Event) -> None:
         """Let the machine take a step, and do what follows."""
         self._events.append(event)
@@ -137,6 +142,12 @@ class StepRun:
 
     def end_acknowledged(self) -> None:
         self.feed(machine.EndAcknowledged())
+
+    def node_hook_ordered(self, spec: RunSpec) -> None:
+        _log.error("step %s was asked for %s, which is the extern step's", self._bootstrap.key, spec.key.point.value)
+
+    def node_hook_stopped(self, point: HookPoint) -> None:
+        """None runs here."""
 
     def stop(self) -> None:
         """The supervisor is asked to go: it ends the step, and waits only so long for somebody who takes the end."""
@@ -214,7 +225,7 @@ class StepRun:
         except (OSError, ContainmentUnavailableError) as error:
             message = f"cannot contain the step's processes: {error}"
             raise PreparationError(message) from error
-        oom_score_adj = _oom_score_adj_for_users()
+        oom_score_adj = oom_score_adj_for_users()
         # Directives are bytes: a value that is no UTF-8 reaches its task as it is.
         engine = Engine(
             self._cells.containment,
@@ -278,7 +289,7 @@ def _check_directories(bootstrap: Bootstrap) -> None:
             os.chdir("/")
 
 
-def _oom_score_adj_for_users() -> int | None:
+def oom_score_adj_for_users() -> int | None:
     """A daemon that the kernel spares does not pass that on."""
     return 0 if int(_OOM_SCORE_ADJ.read_text(encoding="ascii")) < 0 else None
 

@@ -4,6 +4,10 @@
     step     WAITING (for the Prolog) ──► STARTING ──TasksStarted──► RUNNING ──StepEnded──► ended
     attempt  HELD ──ReleaseRequested──► RELEASING ──last step and Prolog ended──► CLEANING ──ProcessesGone──►
              EPILOG_QUEUED ──EpilogStarted──► EPILOG_RUNNING ──EpilogEnded──► RELEASED
+    extern   NONE ──first request──► STARTING ──TasksStarted──► RUNNING ──(the job is over)──► ENDING ──StepEnded──► ENDED
+
+The extern step is there under the flag Contain. It ends after the other steps and before the CLEANING; with the flag RunInJob, where Epilog
+runs in it, after the Epilog: EPILOG_RUNNING ──EpilogEnded──► CLOSING ──it has ended, ProcessesGone──► RELEASED.
 
 The machine is also the journal's reader: the events are recorded before their effects are done, and replayed in order they give the state
 back. What a restart of the daemon, or of the node, means for it is `recovery`'s matter.
@@ -13,8 +17,39 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from cranehooks.model.ids import AttemptKey, NodeName, StepId, TaskId
-from cranehooks.model.job import ExitStatus, StepSpec, TaskEnd
+from craned.attempts.effects import (
+    Effect,
+    EndExtern,
+    KillProcesses,
+    ReportProlog,
+    ReportReleased,
+    ReportStepEnded,
+    ReportStepStarted,
+    RunEpilog,
+    RunProlog,
+    SignalStep,
+    StartExtern,
+    StartSupervisor,
+    StopProlog,
+    TerminateStep,
+)
+from craned.attempts.events import (
+    EpilogEnded,
+    EpilogStarted,
+    Event,
+    NodeRebooted,
+    PrepareRequested,
+    ProcessesGone,
+    PrologEnded,
+    PrologStarted,
+    ReleaseRequested,
+    SignalRequested,
+    StepEnded,
+    StepRequested,
+    TasksStarted,
+)
+from cranehooks.model.ids import EXTERN_STEP, AttemptKey, NodeName, StepId, TaskId
+from cranehooks.model.job import ExitStatus, StdioMode, StepSpec, TaskEnd
 from cranehooks.model.limits import Usage
 from cranehooks.model.run import HookRun
 from cranehooks.model.usage import usage_of, usage_sum
@@ -37,6 +72,21 @@ class PrologState(Enum):
         return self is PrologState.QUEUED or self is PrologState.RUNNING
 
 
+class ExternState(Enum):
+    """Of the job's extern step on this node."""
+
+    NONE = "none"
+    STARTING = "starting"
+    RUNNING = "running"
+    ENDING = "ending"
+    ENDED = "ended"
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its supervisor lives, as far as is known."""
+        return self in (ExternState.STARTING, ExternState.RUNNING, ExternState.ENDING)
+
+
 class StepPhase(Enum):
     WAITING = "waiting"
     STARTING = "starting"
@@ -52,6 +102,8 @@ class Phase(Enum):
     """Steps are over; whatever is left of the job's processes is being killed."""
     EPILOG_QUEUED = "epilog queued"
     EPILOG_RUNNING = "epilog running"
+    CLOSING = "closing"
+    """The Epilog ran in the extern step, which ends now; then what is left of the job's place is removed."""
     RELEASED = "released"
 
 
@@ -72,6 +124,11 @@ class AttemptState:
     node: NodeName
     awaits_prolog: bool = False
     """A release lets a running Prolog end by itself, as Slurm does; else it is stopped."""
+    contains: bool = False
+    """Flag Contain: an extern step holds the job's place from the first request on."""
+    runs_in_job: bool = False
+    """Flag RunInJob: Prolog and Epilog run in that step."""
+    extern: ExternState = ExternState.NONE
     prolog: PrologState = PrologState.NOT_ASKED
     prolog_failure: str = ""
     steps: tuple[Step, ...] = ()
@@ -87,189 +144,21 @@ class AttemptState:
     usage: Usage | None = None
     """Of the steps that are over; once the processes are gone, of the whole job."""
     epilog: HookRun | None = None
-    """Set when RELEASED and there was an Epilog."""
+    """Set when it has ended and there was one."""
 
     def step(self, step_id: StepId) -> Step | None:
         return next((step for step in self.steps if step.spec.step_id == step_id), None)
 
     def knows(self, step_id: StepId) -> bool:
-        return step_id in self.ended_steps or self.step(step_id) is not None
+        return step_id == EXTERN_STEP or step_id in self.ended_steps or self.step(step_id) is not None
 
 
-# ---- events
-
-
-@dataclass(frozen=True, slots=True)
-class PrepareRequested:
-    """The Prolog is wanted now."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepRequested:
-    step: StepSpec
-
-
-@dataclass(frozen=True, slots=True)
-class SignalRequested:
-    """For all tasks of a step; with `terminate` it is to end."""
-
-    step_id: StepId
-    signal: int = 0
-    terminate: bool = False
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class PrologStarted:
-    """The intent: its turn has come, the first script runs next."""
-
-
-@dataclass(frozen=True, slots=True)
-class PrologEnded:
-    run: HookRun
-    failure: str = ""
-    """For a person, when the outcome is not ok."""
-
-
-@dataclass(frozen=True, slots=True)
-class TasksStarted:
-    step_id: StepId
-
-
-@dataclass(frozen=True, slots=True)
-class StepEnded:
-    step_id: StepId
-    tasks: tuple[TaskEnd, ...]
-    reason: str = ""
-    usage: Usage | None = None
-    """None: nothing of it ran."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseRequested:
-    exit: ExitStatus = ExitStatus()
-    reason: str = ""
-    derived_exit: ExitStatus = ExitStatus()
-    """The highest of the job's numbered steps."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessesGone:
-    """Everything of the job on this node has ended, or would not."""
-
-    unkillable: tuple[str, ...] = ()
-    usage: Usage | None = None
-    """Of the whole job here, as far as its cell tells."""
-
-
-@dataclass(frozen=True, slots=True)
-class EpilogStarted:
-    """The intent."""
-
-
-@dataclass(frozen=True, slots=True)
-class EpilogEnded:
-    run: HookRun | None
-    """None: there is no Epilog."""
-
-
-@dataclass(frozen=True, slots=True)
-class NodeRebooted:
-    """Every process of the attempt is gone, and so is what its Prolog had prepared."""
-
-
-Event = (
-    PrepareRequested
-    | StepRequested
-    | SignalRequested
-    | PrologStarted
-    | PrologEnded
-    | TasksStarted
-    | StepEnded
-    | ReleaseRequested
-    | ProcessesGone
-    | EpilogStarted
-    | EpilogEnded
-    | NodeRebooted
-)
-
-
-# ---- effects
-
-
-@dataclass(frozen=True, slots=True)
-class RunProlog:
-    """When its turn comes; answered by PrologStarted and PrologEnded."""
-
-
-@dataclass(frozen=True, slots=True)
-class StopProlog:
-    """Running or queued; PrologEnded still comes."""
-
-
-@dataclass(frozen=True, slots=True)
-class StartSupervisor:
-    """Answered by TasksStarted and StepEnded."""
-
-    step: StepSpec
-
-
-@dataclass(frozen=True, slots=True)
-class SignalStep:
-    step_id: StepId
-    signal: int
-
-
-@dataclass(frozen=True, slots=True)
-class TerminateStep:
-    """TERM, grace, KILL; StepEnded still comes."""
-
-    step_id: StepId
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class KillProcesses:
-    """Whatever is left of the job; answered by ProcessesGone."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunEpilog:
-    """When its turn comes; answered by EpilogStarted and EpilogEnded."""
-
-    exit: ExitStatus
-    reason: str
-    unkillable: tuple[str, ...] = ()
-    derived_exit: ExitStatus = ExitStatus()
-
-
-@dataclass(frozen=True, slots=True)
-class ReportProlog:
-    run: HookRun
-
-
-@dataclass(frozen=True, slots=True)
-class ReportStepStarted:
-    step_id: StepId
-
-
-@dataclass(frozen=True, slots=True)
-class ReportStepEnded:
-    step_id: StepId
-    tasks: tuple[TaskEnd, ...]
-    reason: str
-    usage: Usage | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ReportReleased:
-    epilog: HookRun | None
-    usage: Usage | None = None
-
-
-ReportEffect = ReportProlog | ReportStepStarted | ReportStepEnded | ReportReleased
-Effect = RunProlog | StopProlog | StartSupervisor | SignalStep | TerminateStep | KillProcesses | RunEpilog | ReportEffect
 Change = tuple[AttemptState, tuple[Effect, ...]]
+
+
+def extern_step() -> StepSpec:
+    """The extern step as supervisors are started for: no task, nothing to wait for."""
+    return StepSpec(EXTERN_STEP, (), 0, cwd="/", stdio=StdioMode.FILES)
 
 
 def never_started(step: StepSpec, node: NodeName, reason: str) -> tuple[TaskEnd, ...]:
@@ -311,7 +200,16 @@ def advance(state: AttemptState, event: Event) -> Change:
 def _prepared(state: AttemptState) -> Change:
     if state.prolog is not PrologState.NOT_ASKED or state.phase is not Phase.HELD:
         return state, ()
-    return replace(state, prolog=PrologState.QUEUED), (RunProlog(),)
+    state, started = _with_extern(replace(state, prolog=PrologState.QUEUED))
+    # The Prolog waits for the step that it is to run in.
+    return state, (*started, RunProlog())
+
+
+def _with_extern(state: AttemptState) -> Change:
+    """Starts the extern step where the job is to have one and it has not begun."""
+    if not state.contains or state.extern is not ExternState.NONE:
+        return state, ()
+    return replace(state, extern=ExternState.STARTING), (StartExtern(),)
 
 
 def _step_requested(state: AttemptState, spec: StepSpec) -> Change:
@@ -368,6 +266,10 @@ def _prolog_ended(state: AttemptState, event: PrologEnded) -> Change:
 
 
 def _tasks_started(state: AttemptState, step_id: StepId) -> Change:
+    if step_id == EXTERN_STEP:
+        if state.extern is not ExternState.STARTING:
+            return state, ()
+        return replace(state, extern=ExternState.RUNNING), (ReportStepStarted(step_id),)
     step = state.step(step_id)
     if step is None or step.phase is not StepPhase.STARTING:
         return state, ()
@@ -375,6 +277,8 @@ def _tasks_started(state: AttemptState, step_id: StepId) -> Change:
 
 
 def _step_ended(state: AttemptState, event: StepEnded) -> Change:
+    if event.step_id == EXTERN_STEP:
+        return _extern_ended(state, event.reason)
     step = state.step(event.step_id)
     if step is None or step.phase is StepPhase.WAITING:
         return state, ()
@@ -382,6 +286,18 @@ def _step_ended(state: AttemptState, event: StepEnded) -> Change:
     if event.usage is not None:
         state = replace(state, usage=usage_sum(filter(None, (state.usage, event.usage))))
     report = ReportStepEnded(event.step_id, event.tasks, event.reason or step.reason, event.usage)
+    state, settled = _settled(state)
+    return state, (report, *settled)
+
+
+def _extern_ended(state: AttemptState, reason: str) -> Change:
+    """Asked to, or by itself: what ran in it has its outcome by other events, and the attempt goes on without it."""
+    if not state.extern.is_alive:
+        return state, ()
+    state = replace(state, extern=ExternState.ENDED)
+    report = ReportStepEnded(EXTERN_STEP, (), reason)
+    if state.phase is Phase.CLOSING:
+        return state, (report, KillProcesses())
     state, settled = _settled(state)
     return state, (report, *settled)
 
@@ -409,13 +325,27 @@ def _cleaned(state: AttemptState, event: ProcessesGone | EpilogStarted | EpilogE
             if event.usage is not None:
                 usage = usage_of(event.usage, filter(None, (usage,)))
             state = replace(state, phase=Phase.EPILOG_QUEUED, unkillable=event.unkillable, usage=usage)
-            return state, (RunEpilog(state.exit, state.reason, state.unkillable, state.derived_exit),)
+            # Where nothing was asked for before the release, RunInJob's Epilog has yet to get its step.
+            state, started = _with_extern(state) if state.runs_in_job else (state, ())
+            return state, (*started, RunEpilog(state.exit, state.reason, state.unkillable, state.derived_exit))
+        case ProcessesGone(), Phase.CLOSING if not state.extern.is_alive:
+            return _over(state)
         case EpilogStarted(), Phase.EPILOG_QUEUED:
             return replace(state, phase=Phase.EPILOG_RUNNING), ()
         case EpilogEnded(), Phase.EPILOG_QUEUED | Phase.EPILOG_RUNNING:
-            return replace(state, phase=Phase.RELEASED, epilog=event.run), (ReportReleased(event.run, state.usage),)
+            state = replace(state, epilog=event.run)
+            if not state.runs_in_job:
+                return _over(state)
+            state = replace(state, phase=Phase.CLOSING)
+            if state.extern.is_alive:
+                return replace(state, extern=ExternState.ENDING), (EndExtern(state.reason or "the job is over"),)
+            return state, (KillProcesses(),)
         case _:
             return state, ()
+
+
+def _over(state: AttemptState) -> Change:
+    return replace(state, phase=Phase.RELEASED), (ReportReleased(state.epilog, state.usage),)
 
 
 def _rebooted(state: AttemptState) -> Change:
@@ -429,6 +359,13 @@ def _rebooted(state: AttemptState) -> Change:
                 for task_id in step.spec.tasks_per_node.get(state.node, ())
             )
             effects.append(ReportStepEnded(step.spec.step_id, ends, reason))
+    if state.extern.is_alive and state.phase is Phase.HELD and state.prolog is PrologState.QUEUED:
+        # Nothing has run in it yet: the Prolog that waits gets a new one.
+        state, again = _with_extern(replace(state, extern=ExternState.NONE))
+        effects += again
+    elif state.extern.is_alive:
+        state, ended = _extern_ended(state, reason)
+        effects += ended
     if state.prolog is PrologState.SUCCEEDED:
         state = replace(state, prolog=PrologState.FAILED, prolog_failure=f"{reason} after its Prolog")
     if state.phase is Phase.EPILOG_RUNNING:
@@ -441,6 +378,10 @@ def _settled(state: AttemptState) -> Change:
     """Goes on to the clean-up once nothing runs any more."""
     if state.phase is not Phase.RELEASING or state.steps or state.prolog.is_in_progress:
         return state, ()
+    if state.extern.is_alive and not state.runs_in_job:
+        if state.extern is ExternState.ENDING:
+            return state, ()
+        return replace(state, extern=ExternState.ENDING), (EndExtern(state.reason or "the job is over"),)
     return replace(state, phase=Phase.CLEANING), (KillProcesses(),)
 
 

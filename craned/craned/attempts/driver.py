@@ -10,35 +10,38 @@ from typing import Protocol, assert_never
 
 import structlog
 
-from craned.attempts.attempt import (
-    AttemptState,
+from craned.attempts.attempt import AttemptState, ExternState, Phase, StepPhase, advance, extern_step
+from craned.attempts.effects import (
     Effect,
+    EndExtern,
+    KillProcesses,
+    ReportProlog,
+    ReportReleased,
+    ReportStepEnded,
+    ReportStepStarted,
+    ResumeEpilog,
+    ResumeProlog,
+    RunEpilog,
+    RunProlog,
+    SignalStep,
+    StartExtern,
+    StartSupervisor,
+    StopProlog,
+    TerminateStep,
+)
+from craned.attempts.events import (
     EpilogEnded,
     EpilogStarted,
     Event,
-    KillProcesses,
-    Phase,
     PrepareRequested,
     ProcessesGone,
     PrologEnded,
     PrologStarted,
     ReleaseRequested,
-    ReportProlog,
-    ReportReleased,
-    ReportStepEnded,
-    ReportStepStarted,
-    RunEpilog,
-    RunProlog,
     SignalRequested,
-    SignalStep,
-    StartSupervisor,
     StepEnded,
-    StepPhase,
     StepRequested,
-    StopProlog,
     TasksStarted,
-    TerminateStep,
-    advance,
 )
 from craned.attempts.ledger import Ledger
 from craned.attempts.records import AttemptSeen
@@ -46,11 +49,11 @@ from craned.attempts.recovery import Continuation, Remembered, tombstone
 from craned.attempts.reports import Outbox
 from craned.crew import Crew
 from cranehooks.journal import JournalWriteError
-from cranehooks.model.ids import AttemptKey, NodeName, StepKey
+from cranehooks.model.ids import EXTERN_STEP, AttemptKey, NodeName, StepKey
 from cranehooks.model.job import JobEnd, JobOnNode, StepSpec, TaskEnd
 from cranehooks.model.output import clipped
 from cranehooks.model.run import HookRun, HookSettings
-from cranehooks.profiles import CancelDuringProlog, effective
+from cranehooks.profiles import CancelDuringProlog, PrologFlag, effective
 from cranekit import crash_points
 from cranekit.errors import CraneError, ErrorCode
 
@@ -80,11 +83,23 @@ class NoSuchStepError(CraneError):
 
 
 class HookPort(Protocol):
-    """Runs the hooks of the node. `started` is awaited when its turn has come, before anything runs; `stop` ends it."""
+    """Runs the hooks of the node. `started` is awaited when its turn has come, before anything runs; `stop` ends it.
 
-    async def run_prolog(self, job: JobOnNode, hooks: HookSettings, *, started: Started, stop: asyncio.Event) -> HookRun: ...
+    One that is resumed runs in the extern step already, and its end is awaited.
+    """
+
+    async def run_prolog(
+        self, job: JobOnNode, hooks: HookSettings, *, started: Started, stop: asyncio.Event, resumed: bool
+    ) -> HookRun: ...
     async def run_epilog(
-        self, job: JobOnNode, hooks: HookSettings, end: JobEnd, unkillable: tuple[str, ...], *, started: Started
+        self,
+        job: JobOnNode,
+        hooks: HookSettings,
+        end: JobEnd,
+        unkillable: tuple[str, ...],
+        *,
+        started: Started,
+        resumed: bool,
     ) -> HookRun | None: ...
     def failure(self, run: HookRun) -> str:
         """For a person: why the run was not ok."""
@@ -185,7 +200,9 @@ class Attempts:
         held = self._held[key]
         for step_id in continuation.awaited_steps:
             step = held.state.step(step_id)
-            if step is not None:
+            if step_id == EXTERN_STEP:
+                self._step_port.expect(held.job, extern_step(), is_running=held.state.extern is not ExternState.STARTING)
+            elif step is not None:
                 self._step_port.expect(held.job, step.spec, is_running=step.phase is StepPhase.RUNNING)
         for event in continuation.events:
             await self._happened(held, event)
@@ -258,8 +275,7 @@ class Attempts:
             if is_late and not isinstance(event, ReleaseRequested):
                 log.info("late_request_dropped", attempt=str(key), request=type(event).__name__)
                 return
-            awaits_prolog = effective(hooks).cancel_during_prolog is CancelDuringProlog.AWAITS
-            held = Held(job, hooks, AttemptState(key, self._node, awaits_prolog=awaits_prolog))
+            held = Held(job, hooks, _first_state(key, self._node, hooks))
             self._held[key] = held
         async with held.lock:
             state, effects = advance(held.state, event)
@@ -322,10 +338,15 @@ class Attempts:
         crash_points.reached(f"craned: {type(effect).__name__}")
         key = held.state.key
         match effect:
-            case RunProlog():
-                self._crew.start(self._run_prolog(held), name=f"prolog {key}")
+            case RunProlog() | ResumeProlog():
+                resumed = isinstance(effect, ResumeProlog)
+                self._crew.start(self._run_prolog(held, resumed=resumed), name=f"prolog {key}")
             case StopProlog():
                 held.stop_prolog.set()
+            case StartExtern():
+                self._step_port.start(held.job, held.hooks, extern_step())
+            case EndExtern(reason):
+                self._step_port.terminate(StepKey(key.job_id, key.attempt, EXTERN_STEP), reason)
             case StartSupervisor(step):
                 self._step_port.start(held.job, held.hooks, step)
             case SignalStep(step_id, signal_number):
@@ -334,7 +355,7 @@ class Attempts:
                 self._step_port.terminate(StepKey(key.job_id, key.attempt, step_id), reason)
             case KillProcesses():
                 self._crew.start(self._kill_processes(held), name=f"kill {key}")
-            case RunEpilog():
+            case RunEpilog() | ResumeEpilog():
                 self._crew.start(self._run_epilog(held, effect), name=f"epilog {key}")
             case ReportStepEnded(step_id, tasks, reason):
                 log.info("step_ended", step=f"{key}.{step_id}", reason=reason)
@@ -351,24 +372,26 @@ class Attempts:
             case _:
                 assert_never(effect)
 
-    async def _run_prolog(self, held: Held) -> None:
+    async def _run_prolog(self, held: Held, *, resumed: bool) -> None:
         async def started() -> None:
             await self._happened(held, PrologStarted())
 
         with self._hook_under_way():
-            run = await self._hook_port.run_prolog(held.job, held.hooks, started=started, stop=held.stop_prolog)
+            run = await self._hook_port.run_prolog(held.job, held.hooks, started=started, stop=held.stop_prolog, resumed=resumed)
             await self._happened(held, PrologEnded(run, "" if run.outcome.ok else self._hook_port.failure(run)))
 
     async def _kill_processes(self, held: Held) -> None:
         await self._happened(held, await self._step_port.kill_job(held.job))
 
-    async def _run_epilog(self, held: Held, effect: RunEpilog) -> None:
+    async def _run_epilog(self, held: Held, effect: RunEpilog | ResumeEpilog) -> None:
         async def started() -> None:
             await self._happened(held, EpilogStarted())
 
+        end = JobEnd(held.state.exit, held.state.derived_exit)
         with self._hook_under_way():
-            end = JobEnd(effect.exit, effect.derived_exit)
-            run = await self._hook_port.run_epilog(held.job, held.hooks, end, effect.unkillable, started=started)
+            run = await self._hook_port.run_epilog(
+                held.job, held.hooks, end, effect.unkillable, started=started, resumed=isinstance(effect, ResumeEpilog)
+            )
             await self._happened(held, EpilogEnded(run))
 
     def _bury(self, key: AttemptKey, held: Held) -> None:
@@ -399,6 +422,16 @@ class Attempts:
             self._hooks_under_way -= 1
             if not self._hooks_under_way:
                 self._no_hooks.set()
+
+
+def _first_state(key: AttemptKey, node: NodeName, hooks: HookSettings) -> AttemptState:
+    return AttemptState(
+        key,
+        node,
+        awaits_prolog=effective(hooks).cancel_during_prolog is CancelDuringProlog.AWAITS,
+        contains=PrologFlag.CONTAIN in hooks.flags,
+        runs_in_job=PrologFlag.RUN_IN_JOB in hooks.flags,
+    )
 
 
 def _is_new(held: Held | None, event: PrepareRequested | StepRequested) -> bool:

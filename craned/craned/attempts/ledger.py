@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
-from craned.attempts.attempt import Effect, Event, ReportProlog, ReportReleased, ReportStepEnded, ReportStepStarted
+from craned.attempts.effects import Effect, ReportProlog, ReportReleased, ReportStepEnded, ReportStepStarted
+from craned.attempts.events import Event
 from craned.attempts.records import (
     AttemptForgotten,
     AttemptSeen,

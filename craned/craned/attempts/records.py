@@ -6,7 +6,8 @@ from typing import Any, Final, get_args
 
 from pydantic import TypeAdapter
 
-from craned.attempts.attempt import AttemptState, Event
+from craned.attempts.attempt import AttemptState
+from craned.attempts.events import Event
 from craned.attempts.reports import Content, Report
 from cranehooks.journal import Record
 from cranehooks.model.ids import Attempt, AttemptKey, JobId

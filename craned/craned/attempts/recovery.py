@@ -3,26 +3,23 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from craned.attempts.attempt import (
-    AttemptState,
+from craned.attempts.attempt import AttemptState, ExternState, Phase, PrologState, StepPhase, advance
+from craned.attempts.effects import (
     Effect,
-    EpilogEnded,
-    Event,
+    EndExtern,
     KillProcesses,
-    NodeRebooted,
-    Phase,
-    PrologEnded,
-    PrologState,
     ReportProlog,
     ReportReleased,
     ReportStepEnded,
     ReportStepStarted,
+    ResumeEpilog,
+    ResumeProlog,
     RunEpilog,
     RunProlog,
-    StepPhase,
+    StopProlog,
     TerminateStep,
-    advance,
 )
+from craned.attempts.events import EpilogEnded, Event, NodeRebooted, PrologEnded
 from craned.attempts.records import (
     FORMAT,
     AttemptForgotten,
@@ -36,7 +33,7 @@ from craned.attempts.records import (
 )
 from craned.attempts.reports import Report
 from cranehooks.journal import Record
-from cranehooks.model.ids import AttemptKey, StepId
+from cranehooks.model.ids import EXTERN_STEP, AttemptKey, StepId
 from cranehooks.model.job import JobOnNode
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
@@ -130,18 +127,19 @@ def _queue(memory: Memory, report: Report) -> None:
 def continuation(state: AttemptState, user: str, at: float, *, has_rebooted: bool) -> Continuation:
     """How the attempt goes on.
 
-    A hook that had started and whose end nobody saw is lost: it is not run again in this boot. One that only waited for its turn runs now.
-    After a reboot no process is left, an Epilog is owed again, and a Prolog's preparations are gone.
+    A hook that had started and whose end nobody saw is lost: it is not run again in this boot. One that runs in the extern step may live on
+    with it, and is awaited. One that only waited for its turn runs now. After a reboot no process is left, an Epilog is owed again, and a Prolog's preparations are gone.
     """
     events: list[Event] = []
-    if state.prolog is PrologState.RUNNING:
+    may_live = state.runs_in_job and state.extern.is_alive and not has_rebooted
+    if state.prolog is PrologState.RUNNING and not may_live:
         lost = _unseen(state, HookPoint.PROLOG, user, at, LOST)
         events.append(PrologEnded(lost, f"Prolog lost: {LOST.detail}"))
     elif state.prolog is PrologState.QUEUED and state.phase is not Phase.HELD:
         events.append(PrologEnded(_unseen(state, HookPoint.PROLOG, user, at, Outcome(OutcomeKind.STOPPED)), "stopped"))
     if has_rebooted:
         events.append(NodeRebooted())
-    elif state.phase is Phase.EPILOG_RUNNING:
+    elif state.phase is Phase.EPILOG_RUNNING and not may_live:
         events.append(EpilogEnded(_unseen(state, HookPoint.EPILOG, user, at, LOST)))
     effects: list[Effect] = []
     after = state
@@ -149,14 +147,26 @@ def continuation(state: AttemptState, user: str, at: float, *, has_rebooted: boo
         after, _ = advance(after, event)
     if state.phase is Phase.HELD and state.prolog is PrologState.QUEUED:
         effects.append(RunProlog())
+    if after.prolog is PrologState.RUNNING:
+        effects.append(ResumeProlog())
+        if after.phase is not Phase.HELD and not after.awaits_prolog:
+            effects.append(StopProlog())
     # What the events themselves lead to is done as their effect; what was under way before them is done again here.
-    if state.phase is Phase.CLEANING:
+    if state.phase is Phase.CLEANING or (state.phase is Phase.CLOSING and not state.extern.is_alive):
         effects.append(KillProcesses())
+    if state.extern is ExternState.ENDING and after.extern is ExternState.ENDING:
+        effects.append(EndExtern(after.reason or "the job is over"))
+    if after.phase is Phase.EPILOG_RUNNING:
+        effects.append(ResumeEpilog(after.unkillable))
     if after.phase is Phase.EPILOG_QUEUED:
         effects.append(RunEpilog(after.exit, after.reason, after.unkillable, after.derived_exit))
     alive = [step for step in after.steps if step.phase is not StepPhase.WAITING]
     effects += (TerminateStep(step.spec.step_id, step.reason) for step in alive if step.is_terminating)
-    return Continuation(tuple(events), tuple(effects), tuple(step.spec.step_id for step in alive))
+    awaited = [step.spec.step_id for step in alive]
+    # What a reboot starts anew has not begun.
+    if after.extern.is_alive and not has_rebooted and state.extern.is_alive:
+        awaited.append(EXTERN_STEP)
+    return Continuation(tuple(events), tuple(effects), tuple(awaited))
 
 
 def _unseen(state: AttemptState, point: HookPoint, user: str, at: float, outcome: Outcome) -> HookRun:

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from craned.attempts.attempt import ReportEffect, ReportProlog, ReportReleased
+from craned.attempts.effects import ReportEffect, ReportProlog, ReportReleased
 from cranehooks.model.ids import AttemptKey
 from cranehooks.model.output import clipped
 from cranehooks.model.run import HookRun

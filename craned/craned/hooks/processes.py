@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from craned.attempts.attempt import ProcessesGone
+from craned.attempts.events import ProcessesGone
 from craned.job.cells import JobCells
 from cranehooks.environment import SCRIPT_CONTEXTS
 from cranehooks.execution.containment.cells import command_of

@@ -7,8 +7,8 @@ import grpc
 from crane.hooks.v1 import craned_service_pb2 as pb
 from crane.hooks.v1 import craned_service_pb2_grpc as pb_grpc
 from crane.hooks.v1 import job_pb2
-from craned.attempts.attempt import PrepareRequested, ReleaseRequested, SignalRequested, StepRequested
 from craned.attempts.driver import Attempts
+from craned.attempts.events import PrepareRequested, ReleaseRequested, SignalRequested, StepRequested
 from cranehooks import wire
 from cranehooks.model.ids import Attempt, JobId, NodeName, StepId, StepKey
 from cranehooks.model.job import JobOnNode

@@ -2,7 +2,7 @@
 
 from crane.hooks.v1 import craned_service_pb2 as stdio_pb
 from crane.hooks.v1 import ctld_service_pb2 as ctld_pb
-from craned.attempts.attempt import ReportProlog, ReportReleased, ReportStepEnded, ReportStepStarted
+from craned.attempts.effects import ReportProlog, ReportReleased, ReportStepEnded, ReportStepStarted
 from craned.attempts.reports import Report, ReportHook
 from craned.steps.stdio import Output, Stream
 from cranehooks import wire

@@ -15,7 +15,7 @@ from craned.steps.login import Login, UserRules, login_of
 from craned.steps.supervisors import Nonces, ParentGoneError
 from cranehooks import wire
 from cranehooks.environment import task_environment
-from cranehooks.model.ids import BATCH_STEP, NodeName, StepKey, TaskId
+from cranehooks.model.ids import BATCH_STEP, EXTERN_STEP, NodeName, StepKey, TaskId
 from cranehooks.model.job import SOFT_LIMITS, Inherited, JobOnNode, StepSpec
 from cranehooks.model.points import CONTRACTS, HookPoint, Phase
 from cranehooks.model.run import HookSettings, TimeoutScope
@@ -85,7 +85,11 @@ class BootstrapStarter:
         """
         key = StepKey(job.job_id, job.attempt, step.step_id)
         limits = self._limits()
-        login = await login_of(job.spec, self._place.node, self._accounts, limits.users)
+        if step.step_id == EXTERN_STEP:
+            # It runs nothing of the user's, whom this node need not know.
+            login = Login({})
+        else:
+            login = await login_of(job.spec, self._place.node, self._accounts, limits.users)
         message = await asyncio.to_thread(self._message, key, job, hooks, step, login, limits)
         try:
             self._keys[message.nonce] = key
@@ -100,7 +104,7 @@ class BootstrapStarter:
         place = self._place
         inherited = step.inherited or job.spec.inherited or Inherited()
         task_ids = step.tasks_per_node.get(place.node, ())
-        if not task_ids:
+        if not task_ids and key.step_id != EXTERN_STEP:
             message = f"step {key} has no task on {place.node}"
             raise StepRefusedError(message)
         try:
@@ -120,7 +124,8 @@ class BootstrapStarter:
             for task_id in task_ids
         }
         # The tasks of a node differ in a few variables only: said once, the others leave room in the frame for many tasks.
-        common = dict(set.intersection(*(set(environment.items()) for environment in environments.values())))
+        environment_items = [set(environment.items()) for environment in environments.values()]
+        common = dict(set.intersection(*environment_items)) if environment_items else {}
         return pb.SupervisorBootstrap(
             job_id=key.job_id,
             attempt=key.attempt,
@@ -138,7 +143,7 @@ class BootstrapStarter:
                 )
                 for local_id, task_id in enumerate(task_ids)
             ],
-            hooks=list(task_hooks(hooks, step)),
+            hooks=list(task_hooks(hooks, step)) if task_ids else [],
             kill_grace_s=limits.kill_grace_s,
             launcher_grace_s=limits.launcher_grace_s,
             containment=place.containment,

@@ -9,9 +9,11 @@ from typing import Final, Protocol
 
 import structlog
 
-from craned.attempts.attempt import ProcessesGone, StepEnded, never_started
+from craned.attempts.attempt import never_started
+from craned.attempts.events import ProcessesGone, StepEnded
 from craned.crew import Crew
 from craned.steps.files import StepFiles
+from craned.steps.node_hook_orders import NodeHookOrders
 from craned.steps.stdio import InputWindow, OutputWindow
 from craned.steps.supervisor_client import (
     Acknowledge,
@@ -31,7 +33,7 @@ from craned.steps.supervisor_client import (
     Written,
 )
 from craned.steps.supervisors import SupervisorLink
-from cranehooks.model.ids import AttemptKey, NodeName, RunId, StepKey, TaskId
+from cranehooks.model.ids import EXTERN_STEP, AttemptKey, NodeName, RunId, StepKey, TaskId
 from cranehooks.model.job import ExitStatus, JobOnNode, StepSpec, TaskEnd
 from cranehooks.model.limits import Usage
 from cranehooks.model.run import HookRun, HookSettings
@@ -122,6 +124,8 @@ class ActiveStep:
     notices: list[str] = field(default_factory=list)
     hook_runs: set[RunId] = field(default_factory=set)
     """Passed on."""
+    node_hooks: NodeHookOrders | None = None
+    """Of an extern step."""
     launcher: Launcher | None = None
     stirred: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the connection comes or goes, the process ends, or the step is over."""
@@ -283,7 +287,7 @@ class Steps:
         self._watch_process(active, link.hello.pid)
         active.stirred.set()
         link.send(LauncherPresence(active.launcher is not None))
-        for message in active.waiting:
+        for message in (*active.waiting, *(active.node_hooks.dialled(link.hello.node_hooks) if active.node_hooks else ())):
             link.send(message)
         active.waiting.clear()
         try:
@@ -307,8 +311,14 @@ class Steps:
 
     async def _hear(self, active: ActiveStep, link: SupervisorLink, heard: FromSupervisor) -> None:
         match heard:
-            case Started():
+            case Started(cgroup):
+                if active.node_hooks is not None:
+                    active.node_hooks.cgroup = cgroup
                 await self._started(active)
+                self.announce()
+            case HookDone(run) if active.node_hooks is not None:
+                active.node_hooks.ended(run)
+                self.announce()
             case HookDone(run):
                 # Repeated at every dial.
                 if run.key.run_id not in active.hook_runs:
@@ -382,7 +392,7 @@ class Steps:
 
     def _add(self, job: JobOnNode, step: StepSpec) -> ActiveStep:
         key = StepKey(job.job_id, job.attempt, step.step_id)
-        active = ActiveStep(key, job.spec.uid, job, step)
+        active = ActiveStep(key, job.spec.uid, job, step, node_hooks=NodeHookOrders() if step.step_id == EXTERN_STEP else None)
         self._steps[key] = active
         self.announce()
         return active

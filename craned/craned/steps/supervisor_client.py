@@ -13,7 +13,8 @@ from cranehooks import wire
 from cranehooks.model.ids import Attempt, JobId, StepId, StepKey
 from cranehooks.model.job import TaskEnd
 from cranehooks.model.limits import Usage
-from cranehooks.model.run import HookRun
+from cranehooks.model.points import HookPoint
+from cranehooks.model.run import HookRun, RunSpec
 
 
 class SupervisorProtocolError(Exception):
@@ -30,11 +31,16 @@ class Hello:
     pid: int
     has_started: bool
     """Whether its tasks were started before."""
+    node_hooks: frozenset[HookPoint] = frozenset()
+    """What the extern step was asked to run so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """All tasks have been started."""
+    """All tasks have been started; the extern step holds its place."""
+
+    cgroup: str = ""
+    """Of the extern step, for hooks to run in; empty where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +110,21 @@ class Acknowledge:
     """Its end is noted: it may exit."""
 
 
-ToSupervisor = LauncherPresence | Stdin | OutputTaken | Signal | Terminate | Acknowledge
+@dataclass(frozen=True, slots=True)
+class RunNodeHook:
+    """For the extern step; repeating it changes nothing."""
+
+    spec: RunSpec
+
+
+@dataclass(frozen=True, slots=True)
+class StopNodeHook:
+    """TERM, grace, KILL; HookDone still comes."""
+
+    point: HookPoint
+
+
+ToSupervisor = LauncherPresence | Stdin | OutputTaken | Signal | Terminate | Acknowledge | RunNodeHook | StopNodeHook
 
 
 def to_bytes(message: ToSupervisor) -> bytes:
@@ -125,6 +145,10 @@ def _to_wire(message: ToSupervisor) -> pb.ToSupervisor:
             return pb.ToSupervisor(terminate=pb.TasksTermination(reason=reason))
         case Acknowledge():
             return pb.ToSupervisor(acknowledged=pb.StepEndAcknowledged())
+        case RunNodeHook(spec):
+            return pb.ToSupervisor(run_hook=wire.node_hook_to_wire(spec))
+        case StopNodeHook(point):
+            return pb.ToSupervisor(stop_hook=pb.StopNodeHook(point=wire.hook_point_to_wire(point)))
 
 
 def from_bytes(payload: bytes) -> FromSupervisor:
@@ -146,9 +170,10 @@ def _from_wire(message: pb.FromSupervisor) -> FromSupervisor:
         case "hello":
             hello = message.hello
             key = StepKey(JobId(hello.job_id), Attempt(hello.attempt), StepId(hello.step_id))
-            return Hello(key, hello.nonce, hello.pid, hello.started)
+            node_hooks = frozenset(map(wire.hook_point_from_wire, hello.node_hooks))
+            return Hello(key, hello.nonce, hello.pid, hello.started, node_hooks)
         case "tasks_started":
-            return Started()
+            return Started(message.tasks_started.cgroup)
         case "hook_run":
             return HookDone(wire.hook_run_from_wire(message.hook_run))
         case "output":

@@ -48,15 +48,15 @@ from cranectld.jobs.events import (
     TaskHookEnded,
     TimeLimitReached,
 )
-from cranectld.jobs.model import Ending, EndKind, HookProgress, Job, JobState, NodeProgress, StepState
-from cranehooks.model.ids import BATCH_STEP, Attempt, NodeName
+from cranectld.jobs.model import Ending, EndKind, HookProgress, Job, JobState, NodeProgress
+from cranehooks.model.ids import BATCH_STEP, EXTERN_STEP, Attempt, NodeName
 from cranehooks.model.job import ExitStatus, JobKind
 from cranehooks.model.outcome import OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookRun
 from cranehooks.model.usage import usage_text
 from cranehooks.policy import RequeuePolicy, Verdict, decide, drain_reason, lost_node_action, printable
-from cranehooks.profiles import JobAction
+from cranehooks.profiles import JobAction, PrologFlag
 from cranekit.hostlist import fold
 
 Result = tuple[Job, list[Effect]]
@@ -128,8 +128,8 @@ def outstanding(job: Job) -> list[Effect]:
                 effects.append(PrepareNode(node))
             effects += [
                 SendStep(node, step.step_id)
-                for step in job.steps.values()
-                if step.sent and node in step.nodes and node not in step.ended_nodes
+                for step_id, step in job.steps.items()
+                if step.sent and step_id != EXTERN_STEP and node in step.nodes and node not in step.ended_nodes
             ]
     return effects
 
@@ -164,13 +164,15 @@ def _allocated(job: Job, event: Allocated) -> Result:
 
 
 def _configure_nodes(job: Job, at: float) -> Result:
-    """CranectldProlog is out of the way: Prolog at allocation where a flag asks for it, else Running at once."""
+    """CranectldProlog is out of the way: extern step and Prolog at allocation where a flag asks for them, else Running at once."""
     flags = job.hooks.flags
-    if "Alloc" not in flags or not _has(job, HookPoint.PROLOG):
+    contains = PrologFlag.CONTAIN in flags
+    if PrologFlag.ALLOC not in flags or not (contains or _has(job, HookPoint.PROLOG)):
         return _run(job, at)
     job = replace(job, progress=dict.fromkeys(job.nodes, NodeProgress.PREPARING))
+    job = steps.with_extern_step(job) if contains else job
     prepare: list[Effect] = [PrepareNode(node) for node in job.nodes]
-    if "NoHold" in flags:
+    if PrologFlag.NO_HOLD in flags:
         job, effects = _run(job, at)
         return job, prepare + effects
     return job, prepare
@@ -272,7 +274,7 @@ def _own_end(exit_status: ExitStatus, reason: str) -> Ending:
 
 def _completion_requested(job: Job, event: CompletionRequested, requeue: RequeuePolicy) -> Result:
     if job.state is JobState.RUNNING:
-        if job.spec.kind is JobKind.RUN and any(step.sent and step.state is not StepState.ENDED for step in job.steps.values()):
+        if job.spec.kind is JobKind.RUN and steps.is_any_under_way(job):
             # The nodes' word on the step is on its way, and says more than its launcher's.
             return job, []
         return _complete(job, _own_end(event.exit, event.reason), event.at, requeue)

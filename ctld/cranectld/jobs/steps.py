@@ -19,7 +19,7 @@ from cranectld.jobs.events import (
     TerminateStep,
 )
 from cranectld.jobs.model import Job, JobState, NodeProgress, Step, StepState
-from cranehooks.model.ids import BATCH_STEP, NodeName, StepId
+from cranehooks.model.ids import BATCH_STEP, EXTERN_STEP, NodeName, StepId
 from cranehooks.model.job import ExitStatus, JobKind, StdioMode, StepSpec
 from cranehooks.profiles import BatchStart, PrologFlag, effective
 from cranekit.hostlist import fold
@@ -73,6 +73,18 @@ def with_batch_step(job: Job) -> tuple[Job, NodeName]:
         sent=True,
     )
     return _with(job, step), first
+
+
+def with_extern_step(job: Job) -> Job:
+    """The job with the step that holds its place on every node; the nodes start it of themselves, and end it."""
+    spec = StepSpec(EXTERN_STEP, (), 0, stdio=StdioMode.FILES, name=EXTERN_STEP)
+    return _with(job, Step(spec, nodes=job.nodes, sent=True))
+
+
+def is_any_under_way(job: Job) -> bool:
+    """Whether a step of the user's was sent and has not ended on all its nodes."""
+    steps = (step for step_id, step in job.steps.items() if step_id != EXTERN_STEP)
+    return any(step.sent and step.state is not StepState.ENDED for step in steps)
 
 
 def advance(
@@ -140,7 +152,7 @@ def _cancel(job: Job, event: StepCancelRequested) -> tuple[Job, list[Effect]]:
 
 
 def ended_on_node(job: Job, event: StepEnded) -> tuple[Job, list[Effect], Step | None]:
-    """One node's part of a step is over. The third value is the step when that was its last part."""
+    """One node's part of a step is over. The third value is the step when that was its last part, and the step is the user's."""
     step = job.steps.get(event.step_id)
     if step is None or event.node in step.ended_nodes or event.node not in step.nodes or step.state is StepState.ENDED:
         return job, [], None
@@ -156,10 +168,13 @@ def ended_on_node(job: Job, event: StepEnded) -> tuple[Job, list[Effect], Step |
     )
     if ended < set(step.nodes):
         return _with(job, step), [], None
-    worst = max((task.exit for task in step.tasks), key=lambda status: status.shell_code, default=ExitStatus(code=1))
+    without_tasks = ExitStatus() if step.step_id == EXTERN_STEP else ExitStatus(code=1)
+    worst = max((task.exit for task in step.tasks), key=lambda status: status.shell_code, default=without_tasks)
     step = replace(step, state=StepState.ENDED, exit=worst, ended_at=event.at)
     text = f"step {step.step_id} ended {worst}" + (f": {step.reason}" if step.reason else "")
     job = _forget_old(_with(job, step))
+    if step.step_id == EXTERN_STEP:
+        return job, [Record("step", text)], None
     return job, [Record("step", text), Decide(DecisionKind.STEP_ENDED, step.reason, step.step_id)], step
 
 
@@ -179,7 +194,8 @@ def closed(step: Step, at: float) -> Step:
     """A step whose attempt is over: nodes that never said how it ended were lost."""
     if step.state is StepState.ENDED:
         return step
-    worst = max((task.exit for task in step.tasks), key=lambda status: status.shell_code, default=ExitStatus(signal=9))
+    without_tasks = ExitStatus() if step.step_id == EXTERN_STEP else ExitStatus(signal=9)
+    worst = max((task.exit for task in step.tasks), key=lambda status: status.shell_code, default=without_tasks)
     return replace(step, state=StepState.ENDED, exit=worst, ended_at=at, reason=step.reason or "ended with its job")
 
 

@@ -18,7 +18,7 @@ from cranectld.ports import SignalTasksCommand
 from cranectld.service import views
 from cranectld.service.backup import backup_pieces
 from cranectld.service.callers import caller
-from cranehooks.model.ids import Attempt, AttemptKey, JobId, StepId
+from cranehooks.model.ids import EXTERN_STEP, Attempt, AttemptKey, JobId, StepId
 from cranehooks.wire import (
     duration,
     exit_status_from_wire,
@@ -342,3 +342,6 @@ class FrontService(rpc.ControllerServiceServicer):
     def _known_step(job: Job, step_id: str) -> None:
         if StepId(step_id) not in job.steps:
             raise CraneError(ErrorCode.NOT_FOUND, f"job {job.job_id} has no step {step_id!r}")
+        if step_id == EXTERN_STEP:
+            message = f"step {step_id} holds the place of job {job.job_id} and ends with it: cancel the job"
+            raise CraneError(ErrorCode.FAILED_PRECONDITION, message)

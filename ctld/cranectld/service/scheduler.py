@@ -17,7 +17,7 @@ from cranectld.scheduling.external import ExternalPort, ExternalScheduling
 from cranectld.service import views
 from cranectld.service.callers import caller
 from cranectld.store import DecisionRecord, StoreError
-from cranehooks.model.ids import Attempt, JobId, NodeName, StepId
+from cranehooks.model.ids import EXTERN_STEP, Attempt, JobId, NodeName, StepId
 from cranehooks.model.job import StdioMode
 from cranehooks.wire import exit_status_from_wire, job_spec_from_wire, step_spec_from_wire, timestamp
 from cranekit.errors import CraneError, ErrorCode
@@ -60,7 +60,7 @@ class SchedulerPortService(rpc.SchedulerServiceServicer):
     async def SignalJobStep(self, request: pb.SignalJobStepRequest, context: Context) -> pb.SignalJobStepResponse:
         job = self._checked().current(JobId(request.job_id), Attempt(request.attempt))
         step = job.steps.get(StepId(request.step_id))
-        if step is None:
+        if step is None or step.step_id == EXTERN_STEP:
             raise CraneError(ErrorCode.NOT_FOUND, f"job {request.job_id} has no step {request.step_id}")
         if not 1 <= request.signal <= MAX_SIGNAL:
             raise CraneError(ErrorCode.INVALID_ARGUMENT, f"signal {request.signal}: expected 1 to {MAX_SIGNAL}")

@@ -8,7 +8,6 @@ from cranehooks.profiles import (
     FLAG_EFFECTS,
     INCOMPATIBLE_FLAGS,
     PROFILES,
-    UNSUPPORTED_FLAGS,
     Profile,
     PrologFlag,
     with_implied,
@@ -151,10 +150,8 @@ def _flag_findings(data: Mapping[str, object]) -> Iterator[Finding]:
     allowed = _allowed_flags(section, profile)
     foreign = flags - allowed
     if foreign:
-        usable = ", ".join(sorted(allowed - UNSUPPORTED_FLAGS))
+        usable = ", ".join(sorted(allowed)) or "none"
         yield Finding(path, f"{', '.join(sorted(foreign))} is no flag of profile {profile.name}, whose flags are {usable}")
-    for flag in sorted((flags & UNSUPPORTED_FLAGS) - foreign):
-        yield Finding(path, f"{flag} is not implemented in this version: remove it")
     direct = [pair for pair in INCOMPATIBLE_FLAGS if {pair[0], pair[1]} <= flags]
     for one, other, why in direct or [pair for pair in INCOMPATIBLE_FLAGS if {pair[0], pair[1]} <= with_implied(flags)]:
         yield Finding(path, f"{_origin(one, flags)} and {_origin(other, flags)} exclude each other: {why}")

@@ -239,8 +239,8 @@ class HookSection(Section):
     ] = frozenset()
     """Comma separated words, in any case, of those the profile knows: Alloc (Prolog at allocation), NoHold (and the job does not wait
     for it), ForceRequeueOnFail (requeue even `--no-requeue` jobs), Serial (one Prolog or Epilog at a time on a node), DeferBatch (a
-    batch script awaits the Prologs of all its nodes), X11 (nothing but the flags it implies). Contain and RunInJob are refused by this
-    version. Default none."""
+    batch script awaits the Prologs of all its nodes), Contain (Prolog runs in the job's cgroup), RunInJob (Prolog and Epilog do, run by
+    the job's extern step), X11 (nothing but the flags it implies). Default none."""
     continue_on_failure: Annotated[
         frozenset[HookPoint],
         BeforeValidator(_parse_after_points),

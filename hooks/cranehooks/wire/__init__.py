@@ -28,6 +28,7 @@ from cranehooks.wire.job import (
     node_share_to_wire,
 )
 from cranehooks.wire.moment import duration, seconds, timestamp
+from cranehooks.wire.node_hook import node_hook_from_wire, node_hook_to_wire
 from cranehooks.wire.step import (
     stdio_mode_from_wire,
     stdio_mode_to_wire,
@@ -63,6 +64,8 @@ __all__ = [
     "job_on_node_to_wire",
     "job_spec_from_wire",
     "job_spec_to_wire",
+    "node_hook_from_wire",
+    "node_hook_to_wire",
     "node_share_from_wire",
     "node_share_to_wire",
     "outcome_from_wire",

@@ -8,7 +8,7 @@ from cranecli.hookctl.main import run
 from cranecli.hookctl.slurm.conf import Pair, SlurmConfError, read
 from cranecli.hookctl.slurm.importing import import_conf
 from cranehooks.model.points import HookPoint
-from cranehooks.profiles import INCOMPATIBLE_FLAGS, UNSUPPORTED_FLAGS, PrologFlag
+from cranehooks.profiles import INCOMPATIBLE_FLAGS, PrologFlag
 from cranehooks.settings import load
 
 SLURM_CONF = """\
@@ -159,10 +159,11 @@ def test_an_empty_file_loads(tmp_path: Path) -> None:
     assert [leftover.what for leftover in imported.leftovers] == ["ClusterName=", "NodeName"]
 
 
-@pytest.mark.parametrize("flag", sorted(UNSUPPORTED_FLAGS))
-def test_flags_of_another_version(tmp_path: Path, flag: PrologFlag) -> None:
-    told = [str(leftover) for leftover in flags_of(tmp_path, flag)]
-    assert f"{tmp_path}/slurm.conf:3: PrologFlags={flag}: this version does not have it" in told
+def test_every_flag_is_carried_over(tmp_path: Path) -> None:
+    for flag in PrologFlag:
+        told = [str(leftover) for leftover in flags_of(tmp_path, flag)]
+        assert any("PrologFlags=X11: " in line and "nothing is forwarded" in line for line in told) is (flag is PrologFlag.X11)
+        assert load(tmp_path / "config.yaml").hooks.prolog_flags == {flag}
 
 
 @pytest.mark.parametrize(("one", "other"), [(one, other) for one, other, _ in INCOMPATIBLE_FLAGS])

@@ -1,45 +1,47 @@
 """The promises of an attempt on its node, over every order in which anything can happen."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from craned.attempts.attempt import (
-    AttemptState,
+from craned.attempts.attempt import AttemptState, Phase, PrologState, StepPhase, advance
+from craned.attempts.effects import (
     Effect,
-    EpilogEnded,
-    EpilogStarted,
-    Event,
+    EndExtern,
     KillProcesses,
-    NodeRebooted,
-    Phase,
-    PrepareRequested,
-    ProcessesGone,
-    PrologEnded,
-    PrologStarted,
-    PrologState,
-    ReleaseRequested,
     ReportProlog,
     ReportReleased,
     ReportStepEnded,
     ReportStepStarted,
+    ResumeEpilog,
+    ResumeProlog,
     RunEpilog,
     RunProlog,
-    SignalRequested,
     SignalStep,
+    StartExtern,
     StartSupervisor,
-    StepEnded,
-    StepPhase,
-    StepRequested,
     StopProlog,
-    TasksStarted,
     TerminateStep,
-    advance,
 )
-from cranehooks.model.ids import Attempt, AttemptKey, JobId, NodeName, StepId, TaskId
+from craned.attempts.events import (
+    EpilogEnded,
+    EpilogStarted,
+    Event,
+    NodeRebooted,
+    PrepareRequested,
+    ProcessesGone,
+    PrologEnded,
+    PrologStarted,
+    ReleaseRequested,
+    SignalRequested,
+    StepEnded,
+    StepRequested,
+    TasksStarted,
+)
+from cranehooks.model.ids import EXTERN_STEP, Attempt, AttemptKey, JobId, NodeName, StepId, TaskId
 from cranehooks.model.job import ExitStatus, StepSpec, TaskEnd
 from cranehooks.model.limits import Usage
 from cranehooks.model.outcome import OK, Outcome, OutcomeKind
@@ -87,10 +89,12 @@ EVENTS: tuple[Event, ...] = (
     EPILOG_OK,
     NodeRebooted(),
 )
+EXTERN_STARTED, EXTERN_ENDED = TasksStarted(EXTERN_STEP), StepEnded(EXTERN_STEP, (), "supervisor died")
+ALL_EVENTS = (*EVENTS, EXTERN_STARTED, EXTERN_ENDED)
 
 
-def new(*, awaits_prolog: bool = False) -> AttemptState:
-    return AttemptState(KEY, NODE, awaits_prolog)
+def new(*, awaits_prolog: bool = False, contains: bool = False, runs_in_job: bool = False) -> AttemptState:
+    return AttemptState(KEY, NODE, awaits_prolog, contains=contains or runs_in_job, runs_in_job=runs_in_job)
 
 
 def after(*events: Event, state: AttemptState | None = None) -> tuple[AttemptState, list[Effect]]:
@@ -112,6 +116,8 @@ class Watched:
     started: tuple[StepId, ...] = ()
     ended: tuple[StepId, ...] = ()
     is_released: bool = False
+    externs: int = 0
+    is_extern_alive: bool = False
 
 
 def watch(before: Watched, event: Event) -> Watched:
@@ -128,6 +134,22 @@ def watch(before: Watched, event: Event) -> Watched:
                 assert seen.is_released
                 assert not state.steps
                 assert not state.prolog.is_in_progress
+                assert state.runs_in_job or not seen.is_extern_alive
+            case StartExtern():
+                # A reboot before anything has run in it brings a new one.
+                seen = replace(seen, externs=seen.externs + 1, is_extern_alive=True)
+                assert state.contains
+                assert seen.externs == 1 or isinstance(event, NodeRebooted)
+            case EndExtern():
+                assert seen.is_released
+                assert not state.steps
+                assert seen.is_extern_alive
+                assert seen.epilogs == 1 if state.runs_in_job else seen.epilogs == 0
+            case ResumeProlog() | ResumeEpilog():
+                raise AssertionError("only a restart resumes anything")
+            case ReportStepEnded(step_id) if step_id == EXTERN_STEP:
+                assert seen.is_extern_alive
+                seen = replace(seen, is_extern_alive=False)
             case StartSupervisor(step):
                 assert state.prolog is PrologState.SUCCEEDED
                 assert not seen.is_released
@@ -141,6 +163,7 @@ def watch(before: Watched, event: Event) -> Watched:
                     assert all(task.cancelled and task.reason for task in tasks)
             case ReportReleased():
                 assert state.phase is Phase.RELEASED
+                assert not seen.is_extern_alive
                 assert set(seen.started) <= set(seen.ended)
             case TerminateStep(step_id) | SignalStep(step_id):
                 assert step_id in seen.started
@@ -154,32 +177,51 @@ def watch(before: Watched, event: Event) -> Watched:
     return seen
 
 
+def identity(watched: Watched) -> Hashable:
+    """All that can make a difference to what follows."""
+    state = watched.state
+    steps = tuple((step.spec.step_id, step.phase, step.is_terminating, step.reason) for step in state.steps)
+    return (
+        (state.prolog, state.prolog_failure, state.extern, steps, state.ended_steps),
+        (state.phase, state.reason, state.exit, state.unkillable, state.usage, state.epilog is None),
+        (watched.prologs, watched.epilogs, frozenset(watched.started), frozenset(watched.ended)),
+        (watched.is_released, min(watched.externs, 1), watched.is_extern_alive),
+    )
+
+
 def reachable(first: AttemptState) -> Iterator[Watched]:
     """Every state that any order of any events leads to."""
     start = Watched(first)
-    known, fresh = {repr(start)}, [start]
+    known, fresh = {identity(start)}, [start]
     while fresh:
         watched = fresh.pop()
         yield watched
-        for event in EVENTS:
+        for event in ALL_EVENTS if first.contains else EVENTS:
             following = watch(watched, event)
-            if repr(following) not in known:
-                known.add(repr(following))
+            if identity(following) not in known:
+                known.add(identity(following))
                 fresh.append(following)
 
 
-@pytest.mark.parametrize("awaits_prolog", [False, True])
-def test_every_order_of_events_keeps_the_promises_and_can_still_be_released(awaits_prolog: bool) -> None:
-    states = list(reachable(new(awaits_prolog=awaits_prolog)))
+@pytest.mark.parametrize(
+    "first",
+    [new(), new(awaits_prolog=True), new(contains=True), new(runs_in_job=True), new(awaits_prolog=True, runs_in_job=True)],
+    ids=["plain", "awaits", "Contain", "RunInJob", "RunInJob, awaits"],
+)
+def test_every_order_of_events_keeps_the_promises_and_can_still_be_released(first: AttemptState) -> None:
+    states = list(reachable(first))
     assert len(states) > 100
     for watched in states:
         events: tuple[Event, ...] = (
             RELEASE,
             PROLOG_STOPPED,
             *(StepEnded(step.step_id, ()) for step in (BATCH, STEP_0)),
+            *(() if first.runs_in_job else (EXTERN_ENDED,)),
             ProcessesGone(),
             EpilogStarted(),
             EPILOG_OK,
+            EXTERN_ENDED,
+            ProcessesGone(),
         )
         end = watched
         for event in events:
@@ -306,3 +348,49 @@ def test_what_steps_used_adds_up_and_the_whole_job_tells_more() -> None:
     # Of the kills some controllers tell in the parts only.
     _, effects = after(ProcessesGone((), Usage(3.5, 120, 0)), *ended, state=state)
     assert effects == [ReportReleased(EPILOG_OK.run, Usage(3.5, 120, 1))]
+
+
+def test_contain_has_its_extern_step_from_the_first_request_to_the_end_of_the_last_step() -> None:
+    state, effects = after(StepRequested(BATCH), state=new(contains=True))
+    assert effects == [StartExtern(), RunProlog()]
+    state, effects = after(EXTERN_STARTED, state=state)
+    assert effects == [ReportStepStarted(EXTERN_STEP)]
+    state, _ = after(PrologStarted(), PROLOG_OK, TasksStarted(BATCH.step_id), state=state)
+    assert [step.spec for step in state.steps] == [BATCH], "it is no step of the user's"
+    state, effects = after(RELEASE, state=state)
+    assert effects == [TerminateStep(BATCH.step_id, RELEASE.reason)]
+    state, effects = after(StepEnded(BATCH.step_id, ()), state=state)
+    assert effects == [ReportStepEnded(BATCH.step_id, (), RELEASE.reason), EndExtern(RELEASE.reason)]
+    _, effects = after(StepEnded(EXTERN_STEP, (), RELEASE.reason), state=state)
+    assert effects == [ReportStepEnded(EXTERN_STEP, (), RELEASE.reason), KillProcesses()]
+
+
+def test_under_run_in_job_the_extern_step_goes_last() -> None:
+    state, effects = after(PrepareRequested(), EXTERN_STARTED, PrologStarted(), PROLOG_OK, RELEASE, state=new(runs_in_job=True))
+    assert effects == [KillProcesses()]
+    state, effects = after(ProcessesGone(), state=state)
+    assert effects == [RunEpilog(RELEASE.exit, RELEASE.reason)]
+    state, effects = after(EpilogStarted(), EPILOG_OK, state=state)
+    assert (state.phase, effects) == (Phase.CLOSING, [EndExtern(RELEASE.reason)])
+    state, effects = after(StepEnded(EXTERN_STEP, ()), state=state)
+    assert effects == [ReportStepEnded(EXTERN_STEP, (), ""), KillProcesses()]
+    state, effects = after(ProcessesGone(), state=state)
+    assert (state.phase, effects) == (Phase.RELEASED, [ReportReleased(EPILOG_OK.run)])
+
+
+def test_run_in_job_gets_its_step_for_the_epilog_where_nothing_was_asked_for_before() -> None:
+    _, effects = after(RELEASE, ProcessesGone(), state=new(runs_in_job=True))
+    assert effects == [StartExtern(), RunEpilog(RELEASE.exit, RELEASE.reason)]
+    _, effects = after(RELEASE, ProcessesGone(), state=new(contains=True))
+    assert effects == [RunEpilog(RELEASE.exit, RELEASE.reason)]
+
+
+def test_an_extern_step_that_dies_is_told_and_the_job_goes_on() -> None:
+    state, effects = after(PrepareRequested(), EXTERN_STARTED, PROLOG_OK, EXTERN_ENDED, state=new(runs_in_job=True))
+    assert effects == [ReportStepEnded(EXTERN_STEP, (), "supervisor died")]
+    state, effects = after(StepRequested(STEP_0), state=state)
+    assert effects == [StartSupervisor(STEP_0)]
+    state, effects = after(RELEASE, StepEnded(STEP_0.step_id, ()), ProcessesGone(), state=state)
+    assert effects == [RunEpilog(RELEASE.exit, RELEASE.reason)]
+    _, effects = after(EPILOG_OK, state=state)
+    assert effects == [KillProcesses()]

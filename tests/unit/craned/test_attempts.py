@@ -9,16 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from craned.attempts.attempt import (
-    Phase,
-    PrepareRequested,
-    ProcessesGone,
-    ReleaseRequested,
-    SignalRequested,
-    StepEnded,
-    StepRequested,
-)
+from craned.attempts.attempt import Phase
 from craned.attempts.driver import Attempts, NoSuchStepError, QueueFullError, Started
+from craned.attempts.events import PrepareRequested, ProcessesGone, ReleaseRequested, SignalRequested, StepEnded, StepRequested
 from craned.attempts.ledger import Ledger
 from craned.attempts.recovery import continuation, remember
 from craned.attempts.reports import Outbox
@@ -42,17 +35,19 @@ class FakeHooks:
     done: list[str] = field(default_factory=list)
     may_end: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def run_prolog(self, job: JobOnNode, hooks: HookSettings, *, started: Started, stop: asyncio.Event) -> HookRun:
-        del job, hooks, stop
+    async def run_prolog(
+        self, job: JobOnNode, hooks: HookSettings, *, started: Started, stop: asyncio.Event, resumed: bool
+    ) -> HookRun:
+        del job, hooks, stop, resumed
         await started()
         self.done.append("prolog")
         await self.may_end.wait()
         return a_run(HookPoint.PROLOG)
 
     async def run_epilog(
-        self, job: JobOnNode, hooks: HookSettings, end: JobEnd, unkillable: tuple[str, ...], *, started: Started
+        self, job: JobOnNode, hooks: HookSettings, end: JobEnd, unkillable: tuple[str, ...], *, started: Started, resumed: bool
     ) -> HookRun | None:
-        del job, hooks, unkillable
+        del job, hooks, unkillable, resumed
         await started()
         self.done.append(f"epilog {end.exit}, steps {end.derived_exit}")
         return a_run(HookPoint.EPILOG)

@@ -4,7 +4,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from craned.attempts.attempt import AttemptState, ReportStepStarted
+from craned.attempts.attempt import AttemptState
+from craned.attempts.effects import ReportStepStarted
 from craned.attempts.ledger import Ledger
 from craned.attempts.reports import Outbox, Report
 from craned.ctld_client import ControllerSession, NodeCard, Registration

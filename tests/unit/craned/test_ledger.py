@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from craned.attempts.attempt import AttemptState, PrepareRequested, PrologEnded, ReportProlog, ReportReleased, RunProlog
+from craned.attempts.attempt import AttemptState
+from craned.attempts.effects import ReportProlog, ReportReleased, RunProlog
+from craned.attempts.events import PrepareRequested, PrologEnded
 from craned.attempts.ledger import Ledger
 from craned.attempts.records import AttemptSeen
 from craned.attempts.recovery import Memory, remember

@@ -1,11 +1,12 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from craned.hooks.node_hooks import NodeHooks, planned, timeout_scope
+from craned.hooks.node_hooks import ExternGoneError, NodeHooks, planned, timeout_scope
 from craned.hooks.processes import EndedKept
 from cranehooks.execution.spawner_client import QueueFullError
 from cranehooks.model.ids import JobId, RunId
@@ -13,7 +14,7 @@ from cranehooks.model.job import ExitStatus, JobEnd, JobOnNode
 from cranehooks.model.limits import Limits
 from cranehooks.model.outcome import OK, Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
-from cranehooks.model.run import HookRun, HookSettings, RunSpec, TimeoutScope
+from cranehooks.model.run import HookKey, HookRun, HookSettings, RunSpec, TimeoutScope
 from cranehooks.plan import Plan, PlanFailure
 from tests.support.eventually import eventually_async
 from tests.unit.craned.test_attempt import NODE
@@ -65,14 +66,52 @@ class FakeKept:
 
 
 @dataclass
+class FakeExtern:
+    """An extern step that runs what it is asked for at once."""
+
+    gone: str = ""
+    """Why there is none."""
+    dies_before_it_runs: str = ""
+    place: str | None = "/sys/fs/cgroup/job_1/step_extern"
+    specs: list[RunSpec] = field(default_factory=list)
+    stopped: list[HookKey] = field(default_factory=list)
+    outcome: Outcome = OK
+    may_end: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def ready(self, job: JobOnNode, stop: asyncio.Event) -> str | None:
+        del job, stop
+        if self.gone:
+            raise ExternGoneError(self.gone)
+        return self.place
+
+    async def run(self, job: JobOnNode, spec: RunSpec) -> HookRun:
+        del job
+        if self.dies_before_it_runs:
+            raise ExternGoneError(self.dies_before_it_runs)
+        self.specs.append(spec)
+        await self.may_end.wait()
+        return HookRun(spec.key, spec.user, 1.0, 0.5, self.outcome, notes=spec.notes)
+
+    async def resume(self, key: HookKey, user: str) -> HookRun:
+        await self.may_end.wait()
+        return HookRun(key, user, 1.0, 0.5, self.outcome)
+
+    def stop(self, key: HookKey) -> None:
+        self.stopped.append(key)
+        self.outcome = Outcome(OutcomeKind.STOPPED)
+        self.may_end.set()
+
+
+@dataclass
 class Rig:
     spawner: FakeSpawner = field(default_factory=FakeSpawner)
     observer: FakeObserver = field(default_factory=FakeObserver)
     kept: FakeKept = field(default_factory=FakeKept)
+    extern: FakeExtern = field(default_factory=FakeExtern)
     intents: int = 0
 
     def __post_init__(self) -> None:
-        self.hooks = NodeHooks(NODE, "root", self.spawner, self.observer, self.kept)
+        self.hooks = NodeHooks(NODE, "root", self.spawner, self.observer, self.kept, self.extern)
 
     async def started(self) -> None:
         self.intents += 1
@@ -224,3 +263,69 @@ async def test_the_spawner_is_told_the_limits_of_the_point(tmp_path: Path) -> No
     await rig.prolog(settings)
     await rig.epilog(settings)
     assert [spec.limits for spec in rig.spawner.specs] == [Limits(pids=7), None]
+
+
+async def test_contain_has_the_spawner_run_prolog_in_the_extern_step_and_epilog_elsewhere(tmp_path: Path) -> None:
+    rig = Rig()
+    rig.spawner.may_end.set()
+    settings = settings_of(tmp_path, flags=("Contain", "Alloc"), prolog="/hooks/p.sh", epilog="/hooks/e.sh")
+    assert (await rig.prolog(settings)).outcome.ok
+    assert await rig.epilog(settings) is not None
+    prolog, epilog = rig.spawner.specs
+    assert (prolog.cgroup, epilog.cgroup) == (rig.extern.place, None)
+    assert rig.extern.specs == []
+
+
+async def test_run_in_job_has_the_extern_step_run_both_with_the_same_settings(tmp_path: Path) -> None:
+    rig = Rig()
+    rig.extern.may_end.set()
+    rig.spawner.may_end.set()
+    flags = ("RunInJob", "Contain", "Alloc")
+    settings = settings_of(tmp_path, flags=flags, prolog="/hooks/p.sh", epilog="/hooks/e.sh")
+    prolog, epilog = await rig.prolog(settings), await rig.epilog(settings)
+    assert epilog is not None
+    assert (prolog.user, prolog.outcome, epilog.outcome) == ("root", OK, OK)
+    assert rig.spawner.specs == []
+    assert rig.observer.seen == ["started Prolog", "ended ok", "started Epilog", "ended ok"]
+    plain = Rig()
+    plain.spawner.may_end.set()
+    await plain.prolog(replace(settings, flags=frozenset()))
+    await plain.epilog(replace(settings, flags=frozenset()))
+    assert [replace(spec, cgroup=None) for spec in rig.extern.specs] == plain.spawner.specs
+
+
+async def test_without_an_extern_step_a_prolog_fails_and_an_epilog_runs_outside_of_the_job_and_says_so(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, flags=("RunInJob", "Contain", "Alloc"), prolog="/hooks/p.sh", epilog="/hooks/e.sh")
+    for rig in (Rig(extern=FakeExtern(gone="supervisor died")), Rig(extern=FakeExtern(dies_before_it_runs="supervisor died"))):
+        rig.spawner.may_end.set()
+        prolog = await rig.prolog(settings)
+        assert prolog.outcome.kind is OutcomeKind.SPAWN
+        assert "supervisor died" in prolog.outcome.detail
+        epilog = await rig.epilog(settings)
+        assert epilog is not None
+        assert epilog.outcome.ok
+        assert [spec.key.point for spec in rig.spawner.specs] == [HookPoint.EPILOG]
+        assert "outside the job's cgroup, for want of its extern step: supervisor died" in rig.spawner.specs[0].notes[0]
+
+
+async def test_contain_without_scripts_still_waits_for_the_extern_step(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, flags=("Contain", "Alloc"))
+    assert (await Rig().prolog(settings)).outcome.ok
+    assert (await Rig(extern=FakeExtern(gone="no cgroup")).prolog(settings)).outcome.kind is OutcomeKind.SPAWN
+
+
+def has_started(rig: Rig) -> bool:
+    return rig.observer.seen == ["started Prolog"]
+
+
+async def test_a_hook_in_the_job_is_stopped_there_also_when_it_was_resumed(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, flags=("RunInJob", "Contain", "Alloc"), prolog="/hooks/p.sh")
+    for resumed in (False, True):
+        rig, stop = Rig(), asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            prolog = group.create_task(rig.hooks.run_prolog(JOB, settings, started=rig.started, stop=stop, resumed=resumed))
+            await eventually_async(partial(has_started, rig))
+            stop.set()
+        assert prolog.result().outcome.kind is OutcomeKind.STOPPED
+        assert [key.point for key in rig.extern.stopped] == [HookPoint.PROLOG]
+        assert rig.intents == (0 if resumed else 1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from structlog.testing import capture_logs
 
-from craned.attempts.attempt import ProcessesGone
+from craned.attempts.events import ProcessesGone
 from craned.hooks.processes import EndedKept, JobProcesses, sweep_unknown_jobs
 from craned.job.cells import JobCells
 from craned.job.limits import LimitSettings

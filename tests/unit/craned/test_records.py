@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from craned.attempts.attempt import AttemptState, Step, StepEnded, StepPhase, StepRequested
+from craned.attempts.attempt import AttemptState, Step, StepPhase
+from craned.attempts.events import StepEnded, StepRequested
 from craned.attempts.records import (
     AttemptForgotten,
     AttemptSeen,

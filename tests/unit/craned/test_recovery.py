@@ -6,25 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from craned.attempts.attempt import (
-    AttemptState,
+from craned.attempts.attempt import AttemptState, Phase, PrologState, advance
+from craned.attempts.effects import KillProcesses, ReportReleased, RunEpilog, RunProlog, TerminateStep
+from craned.attempts.events import (
     EpilogEnded,
     EpilogStarted,
     Event,
-    KillProcesses,
     NodeRebooted,
-    Phase,
     PrepareRequested,
     ProcessesGone,
     PrologEnded,
     PrologStarted,
-    PrologState,
-    ReportReleased,
-    RunEpilog,
-    RunProlog,
     StepRequested,
-    TerminateStep,
-    advance,
 )
 from craned.attempts.records import (
     AttemptForgotten,

@@ -1,7 +1,7 @@
 import asyncio
 from dataclasses import replace
 
-from craned.attempts.attempt import ReportProlog, ReportReleased, ReportStepStarted
+from craned.attempts.effects import ReportProlog, ReportReleased, ReportStepStarted
 from craned.attempts.reports import Outbox, ReportHook, clipped_content
 from cranehooks.model.ids import StepId
 from cranehooks.model.limits import Usage

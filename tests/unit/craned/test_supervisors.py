@@ -13,7 +13,7 @@ import pytest
 from crane.hooks.v1 import craned_service_pb2 as stdio_pb
 from crane.hooks.v1 import job_pb2
 from crane.hooks.v1 import supervisor_pb2 as pb
-from craned.attempts.attempt import ProcessesGone, StepEnded
+from craned.attempts.events import ProcessesGone, StepEnded
 from craned.crew import Crew
 from craned.steps.driver import ActiveStep, StepRefusedError, Steps
 from craned.steps.files import StepFiles

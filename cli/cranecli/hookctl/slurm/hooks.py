@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cranecli.hookctl.slurm.conf import Line, Pair
 from cranecli.hookctl.slurm.leftovers import Leftover
-from cranehooks.profiles import FLAG_EFFECTS, INCOMPATIBLE_FLAGS, PROFILES, UNSUPPORTED_FLAGS, PrologFlag, with_implied
+from cranehooks.profiles import FLAG_EFFECTS, INCOMPATIBLE_FLAGS, PROFILES, PrologFlag, with_implied
 
 POINTS = {
     "prologslurmctld": "CranectldProlog",
@@ -119,10 +119,6 @@ def _flags(pair: Pair, line: Line, leftovers: list[Leftover]) -> Setting | None:
         flag = by_word.get(word.lower())
         if flag is None:
             leftovers.append(Leftover(line.place, f"PrologFlags={word}", f"no such flag: {', '.join(sorted(PrologFlag))}"))
-        elif flag in UNSUPPORTED_FLAGS:
-            leftovers.append(Leftover(line.place, f"PrologFlags={flag}", "this version does not have it"))
-            # What it brings with it holds nevertheless.
-            flags |= with_implied(frozenset({flag})) - UNSUPPORTED_FLAGS
         else:
             flags.add(flag)
             if flag is PrologFlag.X11:

@@ -296,21 +296,20 @@ def test_one_problem(write: Write, text: str, problem: str) -> None:
             "Frob",
             ["PrologFlags: unknown flag Frob: the flags are Alloc, Contain, DeferBatch, ForceRequeueOnFail, NoHold"],
         ),
-        ("crane-requeue", "contain", ["Contain is not implemented in this version: remove it"]),
         (
             "crane-requeue",
             "X11",
-            ["X11 is no flag of profile crane-requeue, whose flags are Alloc, ForceRequeueOnFail, NoHold, Serial"],
+            ["X11 is no flag of profile crane-requeue, whose flags are Alloc, Contain, ForceRequeueOnFail, NoHold, RunInJob, "],
         ),
-        ("crane-fail", "Alloc,Serial", ["Alloc is no flag of profile crane-fail, whose flags are Serial"]),
-        ("slurm", "NoHold,Contain", ["Contain is not implemented", "NoHold and Contain exclude each other: "]),
+        ("crane-fail", "Alloc,Serial", ["Alloc is no flag of profile crane-fail, whose flags are Contain, RunInJob, Serial"]),
+        ("slurm", "NoHold,Contain", ["NoHold and Contain exclude each other: "]),
         ("slurm", "NoHold,X11", ["NoHold and X11 exclude each other: "]),
         (
             "slurm",
             "NoHold,RunInJob",
-            ["NoHold and Contain (implied by RunInJob) exclude each other: ", "RunInJob is not implemented"],
+            ["NoHold and Contain (implied by RunInJob) exclude each other: "],
         ),
-        ("sunk", "RunInJob,Serial", ["RunInJob and Serial exclude each other: ", "RunInJob is not implemented"]),
+        ("sunk", "RunInJob,Serial", ["RunInJob and Serial exclude each other: "]),
     ],
 )
 def test_flags_that_are_refused(write: Write, profile: str, flags: str, found: list[str]) -> None:

@@ -555,6 +555,7 @@ class SupervisorHello(_message.Message):
     NONCE_FIELD_NUMBER: _builtins.int
     PID_FIELD_NUMBER: _builtins.int
     STARTED_FIELD_NUMBER: _builtins.int
+    NODE_HOOKS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     attempt: _builtins.int
     step_id: _builtins.str
@@ -562,6 +563,10 @@ class SupervisorHello(_message.Message):
     pid: _builtins.int
     started: _builtins.bool
     """Whether its tasks were started before."""
+    @_builtins.property
+    def node_hooks(self) -> _containers.RepeatedScalarFieldContainer[_hook_pb2.HookPoint.ValueType]:
+        """Of the extern step: node hooks that it was asked to run, whether they run or have ended."""
+
     def __init__(
         self,
         *,
@@ -571,10 +576,11 @@ class SupervisorHello(_message.Message):
         nonce: _builtins.str = ...,
         pid: _builtins.int = ...,
         started: _builtins.bool = ...,
+        node_hooks: _abc.Iterable[_hook_pb2.HookPoint.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "job_id", b"job_id", "nonce", b"nonce", "pid", b"pid", "started", b"started", "step_id", b"step_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "job_id", b"job_id", "node_hooks", b"node_hooks", "nonce", b"nonce", "pid", b"pid", "started", b"started", "step_id", b"step_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -582,14 +588,21 @@ Global___SupervisorHello: _TypeAlias = SupervisorHello  # noqa: Y015
 
 @_typing.final
 class TasksStarted(_message.Message):
+    """All tasks run; the extern step, which has none, holds the job's place."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
+    CGROUP_FIELD_NUMBER: _builtins.int
+    cgroup: _builtins.str
+    """Absolute directory of the extern step's cgroup, for hooks to run in; empty without one."""
     def __init__(
         self,
+        *,
+        cgroup: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cgroup", b"cgroup"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -748,6 +761,127 @@ class StepEndAcknowledged(_message.Message):
 Global___StepEndAcknowledged: _TypeAlias = StepEndAcknowledged  # noqa: Y015
 
 @_typing.final
+class RunNodeHook(_message.Message):
+    """To the extern step: run this hook of the node, with the daemon's identity, in the job's cgroup. Answered by `hook_run`.
+    A second one of the same point changes nothing.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class EnvironmentEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.bytes
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    POINT_FIELD_NUMBER: _builtins.int
+    SCRIPTS_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    TIMEOUT_PER_SCRIPT_FIELD_NUMBER: _builtins.int
+    CONTINUE_ON_FAILURE_FIELD_NUMBER: _builtins.int
+    GRACE_S_FIELD_NUMBER: _builtins.int
+    UNKILLABLE_AFTER_S_FIELD_NUMBER: _builtins.int
+    OUTPUT_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    KEEPS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    point: _hook_pb2.HookPoint.ValueType
+    timeout_s: _builtins.float
+    """Unset: no limit."""
+    timeout_per_script: _builtins.bool
+    continue_on_failure: _builtins.bool
+    grace_s: _builtins.float
+    """From TERM to KILL."""
+    unkillable_after_s: _builtins.float
+    """From KILL to giving up on what survives it."""
+    output_limit_bytes: _builtins.int
+    user: _builtins.str
+    """Name of the identity, for the record."""
+    @_builtins.property
+    def scripts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Absolute paths, in order, already resolved, in the bytes of the host."""
+
+    @_builtins.property
+    def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
+        """Exactly what the scripts see."""
+
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For a person: entries of a directory that were passed over."""
+
+    @_builtins.property
+    def keeps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Those of the scripts whose processes live on when the script has ended with success."""
+
+    @_builtins.property
+    def limits(self) -> Global___JobLimits:
+        """Of the run, within those of the job."""
+
+    def __init__(
+        self,
+        *,
+        point: _hook_pb2.HookPoint.ValueType = ...,
+        scripts: _abc.Iterable[_builtins.bytes] | None = ...,
+        environment: _abc.Mapping[_builtins.str, _builtins.bytes] | None = ...,
+        timeout_s: _builtins.float | None = ...,
+        timeout_per_script: _builtins.bool = ...,
+        continue_on_failure: _builtins.bool = ...,
+        grace_s: _builtins.float = ...,
+        unkillable_after_s: _builtins.float = ...,
+        output_limit_bytes: _builtins.int = ...,
+        user: _builtins.str = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
+        keeps: _abc.Iterable[_builtins.bytes] | None = ...,
+        limits: Global___JobLimits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s", "limits", b"limits", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s", "continue_on_failure", b"continue_on_failure", "environment", b"environment", "grace_s", b"grace_s", "keeps", b"keeps", "limits", b"limits", "notes", b"notes", "output_limit_bytes", b"output_limit_bytes", "point", b"point", "scripts", b"scripts", "timeout_per_script", b"timeout_per_script", "timeout_s", b"timeout_s", "unkillable_after_s", b"unkillable_after_s", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__timeout_s: _TypeAlias = _typing.Literal["timeout_s"]  # noqa: Y015
+    _WhichOneofArgType__timeout_s: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_s) -> _WhichOneofReturnType__timeout_s | None: ...
+
+Global___RunNodeHook: _TypeAlias = RunNodeHook  # noqa: Y015
+
+@_typing.final
+class StopNodeHook(_message.Message):
+    """To the extern step: end that hook with TERM, its grace and KILL."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POINT_FIELD_NUMBER: _builtins.int
+    point: _hook_pb2.HookPoint.ValueType
+    def __init__(
+        self,
+        *,
+        point: _hook_pb2.HookPoint.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["point", b"point"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopNodeHook: _TypeAlias = StopNodeHook  # noqa: Y015
+
+@_typing.final
 class ToSupervisor(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -757,6 +891,8 @@ class ToSupervisor(_message.Message):
     SIGNAL_FIELD_NUMBER: _builtins.int
     TERMINATE_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
+    RUN_HOOK_FIELD_NUMBER: _builtins.int
+    STOP_HOOK_FIELD_NUMBER: _builtins.int
     output_credit: _builtins.int
     @_builtins.property
     def launcher(self) -> Global___LauncherPresence: ...
@@ -772,6 +908,10 @@ class ToSupervisor(_message.Message):
     def acknowledged(self) -> Global___StepEndAcknowledged:
         """The supervisor may exit."""
 
+    @_builtins.property
+    def run_hook(self) -> Global___RunNodeHook: ...
+    @_builtins.property
+    def stop_hook(self) -> Global___StopNodeHook: ...
     def __init__(
         self,
         *,
@@ -781,12 +921,14 @@ class ToSupervisor(_message.Message):
         signal: Global___TasksSignal | None = ...,
         terminate: Global___TasksTermination | None = ...,
         acknowledged: Global___StepEndAcknowledged | None = ...,
+        run_hook: Global___RunNodeHook | None = ...,
+        stop_hook: Global___StopNodeHook | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "launcher", b"launcher", "message", b"message", "output_credit", b"output_credit", "signal", b"signal", "stdin", b"stdin", "terminate", b"terminate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "launcher", b"launcher", "message", b"message", "output_credit", b"output_credit", "run_hook", b"run_hook", "signal", b"signal", "stdin", b"stdin", "stop_hook", b"stop_hook", "terminate", b"terminate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "launcher", b"launcher", "message", b"message", "output_credit", b"output_credit", "signal", b"signal", "stdin", b"stdin", "terminate", b"terminate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "launcher", b"launcher", "message", b"message", "output_credit", b"output_credit", "run_hook", b"run_hook", "signal", b"signal", "stdin", b"stdin", "stop_hook", b"stop_hook", "terminate", b"terminate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["launcher", "stdin", "output_credit", "signal", "terminate", "acknowledged"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["launcher", "stdin", "output_credit", "signal", "terminate", "acknowledged", "run_hook", "stop_hook"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
