@@ -117,6 +117,15 @@ def variables_of_steps_of_an_allocation(stage: Stage) -> Mapping[str, str]:
     return {row: value for row, value in rows.items() if any(name in row.rpartition("/")[2] for name in names)}
 
 
+@comparison("environment/salloc")
+def variables_of_the_command_of_an_allocation(stage: Stage) -> Mapping[str, str]:
+    result = stage.salloc("-N2", "-n3", "/usr/bin/env")
+    stage.idle()
+    job_id = str(stage.job().job_id)
+    variables = stage.system.variables_of(dict(line.split("=", 1) for line in result.stdout.splitlines() if "=" in line))
+    return {name: normalised(name, value, job_id, str(stage.notes)) for name, value in sorted(variables.items())}
+
+
 @comparison("environment/requeued job")
 def variables_of_a_requeued_job(stage: Stage) -> Mapping[str, str]:
     stage.hook("Prolog", "exit 1", records_environment=True)
