@@ -1,6 +1,6 @@
 """What a failure at each before-point does to job, node and front end, in every profile, on real nodes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pytest
@@ -19,6 +19,10 @@ Prolog: --no-requeue, ForceRequeueOnFail      | Completed 0:0 on cn02, attempt 2
 Prolog: crun                                  | Cancelled 0:0 on cn01, attempt 1; crun 1 | Failed 1:0 on cn01, attempt 1; crun 1 | Cancelled 0:0 on cn01, attempt 1; crun 1 | =
 Prolog: crun, ForceRequeueOnFail              | Cancelled 0:0 on cn01, attempt 1; crun 1 | Failed 1:0 on cn01, attempt 1; crun 1 | Cancelled 0:0 on cn01, attempt 1; crun 1 | =
 Prolog: step in calloc                        | Cancelled 0:0 on cn01, attempt 1; calloc 1 | Failed 1:0 on cn01, attempt 1; calloc 1 | Cancelled 0:0 on cn01, attempt 1; calloc 1 | =
+Prolog: batch, Alloc                          | Completed 0:0 on cn02, attempt 2  | Failed 1:0 on cn01, attempt 1   | Held 0:0 on -, attempt 1        | =
+Prolog: calloc, Alloc                         | Cancelled 0:0 on cn01, attempt 1; calloc 1 | Failed 1:0 on cn01, attempt 1; calloc 1 | Cancelled 0:0 on cn01, attempt 1; calloc 1 | =
+Prolog times out: batch                       | Completed 0:0 on cn02, attempt 2  | Failed 1:0 on cn01, attempt 1   | Held 0:0 on -, attempt 1        | =
+Prolog times out: crun                        | Cancelled 0:0 on cn01, attempt 1; crun 1 | Failed 1:0 on cn01, attempt 1; crun 1 | Cancelled 0:0 on cn01, attempt 1; crun 1 | =
 CranectldProlog: batch                        | Completed 0:0 on cn01, attempt 2  | Failed 1:0 on cn01, attempt 1   | Completed 0:0 on cn01, attempt 2 | =
 CranectldProlog: --no-requeue                 | Cancelled 0:0 on cn01, attempt 1  | Failed 1:0 on cn01, attempt 1   | Cancelled 0:0 on cn01, attempt 1 | =
 CranectldProlog: crun                         | Cancelled 0:0 on cn01, attempt 1; crun 1 | Failed 1:0 on cn01, attempt 1; crun 1 | Cancelled 0:0 on cn01, attempt 1; crun 1 | =
@@ -39,9 +43,12 @@ class Row:
     front_end: str = "cbatch"
     options: tuple[str, ...] = ()
     hooks: Mapping[str, object] = field(default_factory=dict)
+    ends: str = "exit 8"
+    """How the hook fails."""
 
 
 FORCED = {"AllowedPrologFlags": "Alloc,ForceRequeueOnFail", "PrologFlags": "ForceRequeueOnFail"}
+AT_ALLOCATION = {"AllowedPrologFlags": "Alloc", "PrologFlags": "Alloc"}
 ROWS = {
     "Prolog: batch": Row("Prolog"),
     "Prolog: batch, HoldOnPrologFail: false": Row("Prolog", hooks={"HoldOnPrologFail": False}),
@@ -51,6 +58,10 @@ ROWS = {
     "Prolog: crun": Row("Prolog", "crun"),
     "Prolog: crun, ForceRequeueOnFail": Row("Prolog", "crun", hooks=FORCED),
     "Prolog: step in calloc": Row("Prolog", "calloc"),
+    "Prolog: batch, Alloc": Row("Prolog", hooks=AT_ALLOCATION),
+    "Prolog: calloc, Alloc": Row("Prolog", "calloc", hooks=AT_ALLOCATION),
+    "Prolog times out: batch": Row("Prolog", hooks={"PrologTimeout": 3}, ends="timeout after 3 s"),
+    "Prolog times out: crun": Row("Prolog", "crun", hooks={"PrologTimeout": 3}, ends="timeout after 3 s"),
     "CranectldProlog: batch": Row("CranectldProlog"),
     "CranectldProlog: --no-requeue": Row("CranectldProlog", options=("--no-requeue",)),
     "CranectldProlog: crun": Row("CranectldProlog", "crun"),
@@ -60,18 +71,24 @@ ROWS = {
     "CrunProlog: crun": Row("CrunProlog", "crun"),
     "CrunProlog: step in calloc": Row("CrunProlog", "calloc"),
 }
-PLANS: Mapping[str, Callable[[ScriptedCluster, str], None]] = {
-    "Prolog": lambda stage, label: stage.plan(label, "Prolog", "exit 8", node="cn01"),
-    # The controller's hook fails once: the next attempt may show that there is one.
-    "CranectldProlog": lambda stage, label: stage.plan(label, "CranectldProlog", '[ "$CRANE_JOB_ATTEMPT" = 2 ] || exit 8'),
-    "TaskProlog": lambda stage, label: stage.plan(label, "TaskProlog", "exit 8"),
-    "CrunProlog": lambda stage, label: stage.plan(label, "CrunProlog", "exit 8"),
-}
+FAILS = {"exit 8": "exit 8", "timeout after 3 s": "sleep 3600"}
+
+
+def plan(stage: ScriptedCluster, label: str, row: Row) -> None:
+    fails = FAILS[row.ends]
+    match row.point:
+        case "Prolog":
+            stage.plan(label, row.point, fails, node="cn01")
+        case "CranectldProlog":
+            # It fails once: the next attempt may show that there is one.
+            stage.plan(label, row.point, f'[ "$CRANE_JOB_ATTEMPT" = 2 ] || {fails}')
+        case _:
+            stage.plan(label, row.point, fails)
 
 
 def happened(stage: ScriptedCluster, label: str, row: Row) -> str:
     """The end of the job as the table writes it."""
-    PLANS[row.point](stage, label)
+    plan(stage, label, row)
     told = ""
     if row.front_end == "cbatch":
         stage.submit(label, f"{stage.tracer} task", *row.options)
@@ -80,7 +97,7 @@ def happened(stage: ScriptedCluster, label: str, row: Row) -> str:
         argv = command if row.front_end == "crun" else ["calloc", "sh", "-c", " ".join(command) + "; sleep 0.1; exit 0"]
         result = stage.run(*argv, label=label)
         told = f"; {row.front_end} {result.returncode}"
-        assert "exit 8" in result.stderr
+        assert row.ends in result.stderr
         assert row.point.lower() in result.stderr.lower()
     job = stage.await_state(label, "Completed", "Failed", "Cancelled", "Held")
     drained = [node.name for node in stage.nodes().values() if node.drains]
