@@ -58,6 +58,7 @@ def job_limits(job: JobOnNode, settings: LimitSettings) -> Limits:
         cpu_cores=share.cpus if section.constrain_cores and job.spec.cpus_requested and share.cpus > 0 else None,
         pids=section.max_processes,
         devices=closed_devices(share, settings.devices) if settings.constrains_devices else None,
+        kills_all=False,
     )
 
 

@@ -96,6 +96,7 @@ def encode_limits(limits: Limits) -> Json:
         "io_weight": limits.io_weight,
         "devices": None if rules is None else [_encode_devices(rules.denied), _encode_devices(rules.allowed)],
         "measures_memory": limits.measures_memory,
+        "kills_all": limits.kills_all,
     }
 
 

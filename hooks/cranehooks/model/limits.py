@@ -59,7 +59,7 @@ class Limits:
     """
 
     memory_bytes: int | None = None
-    """Beyond it the whole cell is killed where the kernel can do that, else its largest process."""
+    """Beyond it processes are killed: see `kills_all`."""
     swap_bytes: int | None = None
     """Swap beyond the memory limit; 0: none. Without a limit of memory it needs version 2 control groups."""
     cpu_cores: float | None = None
@@ -75,6 +75,8 @@ class Limits:
     devices: DeviceRules | None = None
     measures_memory: bool = False
     """Have `Usage.memory_peak_bytes` known even without a limit of memory: a version 1 cgroup more where that is needed."""
+    kills_all: bool = True
+    """Whether the want of memory kills the whole cell, where the kernel can do that (version 2); otherwise its largest process."""
 
     def __post_init__(self) -> None:
         for name, lowest, highest in (

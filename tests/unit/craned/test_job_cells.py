@@ -17,7 +17,7 @@ from tests.unit.craned.test_bootstrap import OWN_JOB, Forks, starter_of
 from tests.unit.craned.test_node_hooks import settings_of
 
 JOB = replace(OWN_JOB, share=replace(OWN_JOB.share, memory_bytes=64 << 20))
-LIMITS = Limits(memory_bytes=64 << 20, swap_bytes=0)
+LIMITS = Limits(memory_bytes=64 << 20, swap_bytes=0, kills_all=False)
 
 
 class MeasuredCell(StubbornCell):

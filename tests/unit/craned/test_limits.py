@@ -29,7 +29,7 @@ def job(
 
 
 def test_a_job_that_asked_for_nothing_is_not_limited() -> None:
-    assert job_limits(job(), LimitSettings()) == Limits()
+    assert job_limits(job(), LimitSettings()) == Limits(kills_all=False)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_job_that_asked_for_nothing_is_not_limited() -> None:
 )
 def test_what_it_asked_for_is_its_limit(changes: dict[str, object], limits: Limits) -> None:
     asked = job(memory_bytes=64 * MIB, cpus_requested=True)
-    assert job_limits(asked, LimitSettings(section(**changes))) == limits
+    assert job_limits(asked, LimitSettings(section(**changes))) == replace(limits, kills_all=False)
 
 
 def test_the_settings_tell_which_limits_may_come() -> None:

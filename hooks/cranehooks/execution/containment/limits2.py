@@ -74,8 +74,8 @@ def apply(directory: Path, limits: Limits) -> frozenset[LimitKind]:
         if not write(directory, _FILE_OF[kind], value):
             missing |= {kind}
     if limits.memory_bytes is not None and LimitKind.MEMORY not in missing:
-        # A script of which half has been killed does the wrong thing.
-        write(directory, "memory.oom.group", "1")
+        # A script of which half has been killed does the wrong thing; a job's programs may be made for it.
+        write(directory, "memory.oom.group", "1" if limits.kills_all else "0")
     return frozenset(missing)
 
 

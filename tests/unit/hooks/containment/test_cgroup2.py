@@ -65,6 +65,13 @@ def test_every_limit_is_written_where_the_kernel_reads_it(fake: FakeUnified) -> 
     assert not (fake.base / "crane").exists()
 
 
+@pytest.mark.parametrize(("kills_all", "group"), [(True, "1"), (False, "0")])
+def test_a_cell_says_whether_it_dies_as_a_whole(fake: FakeUnified, kills_all: bool, group: str) -> None:
+    cell = CgroupContainment(fake.base, "c.n.i").create_at("job_1", limits=Limits(memory_bytes=64 << 20, kills_all=kills_all))
+    assert text(cell.directory, "memory.oom.group") == group
+    cell.remove()
+
+
 def test_all_but_devices_is_offered(fake: FakeUnified) -> None:
     containment = CgroupContainment(fake.base, "c.n.i")
     assert containment.offers.enforced == frozenset(LimitKind) - {LimitKind.DEVICES}
