@@ -6,8 +6,10 @@ from contextlib import contextmanager
 import pytest
 
 from cranehooks.execution.containment.hierarchies import of_instances
+from cranehooks.model.limits import LimitKind
 from cranehooks.model.outcome import OutcomeKind
 from cranehooks.model.points import HookPoint
+from tests.support.offered import needs
 from tests.support.scripted_cluster import ScriptedCluster, runs_of, texts_of
 
 PROFILES = ("crane-requeue", "slurm", "crane-fail")
@@ -51,3 +53,15 @@ def test_where_the_hooks_run(flag: str, inside: set[HookPoint], profile: str) ->
             if has_cgroups(stage):
                 expected = point in inside
                 assert [f"/job_{job_id}/step_extern/" in place for place in place_of(stage, "placed", point)] == [expected] * 2
+
+
+@needs(LimitKind.MEMORY)
+@pytest.mark.parametrize("flag", ["Contain", "RunInJob"])
+def test_a_prolog_within_the_job_that_takes_too_much_memory_says_so(flag: str) -> None:
+    with contained(flag) as stage:
+        stage.plan("greedy", "Prolog", f"{stage.interpreter} -c 'b = bytearray(256 << 20)'")
+        stage.submit("greedy", "true", "--mem=64M", "--no-requeue")
+        job = stage.ended("greedy")
+        assert "out of memory" in job.reason
+        assert any("out of memory" in run.outcome.detail for run in runs_of(job, HookPoint.PROLOG))
+        assert not any(step.reason.startswith("killed") for step in job.steps), "no task has run"

@@ -136,6 +136,8 @@ LIMITS = st.builds(
     pids=st.none() | POSITIVE,
     cpuset=st.none() | st.just("0-3,8"),
     devices=st.none() | st.builds(DeviceRules, DENIED),
+    measures_memory=st.booleans(),
+    kills_all=st.booleans(),
 )
 JOBS_ON_NODE = st.builds(
     JobOnNode,

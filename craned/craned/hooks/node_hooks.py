@@ -14,6 +14,7 @@ from cranehooks.execution import scripts
 from cranehooks.execution.spawner_client import QueueFullError
 from cranehooks.model.ids import NodeName, RunId
 from cranehooks.model.job import JobEnd, JobOnNode
+from cranehooks.model.limits import Limits
 from cranehooks.model.outcome import Outcome, OutcomeKind
 from cranehooks.model.points import HookPoint
 from cranehooks.model.run import HookKey, HookRun, HookSettings, RunSpec, TimeoutScope
@@ -267,8 +268,17 @@ class NodeHooks:
             cgroup=asked.cgroup,
             notes=plan.notes,
             keeps=plan.keeps,
-            limits=hooks.limits.get(point),
+            limits=self._limits(asked),
         )
+
+    @staticmethod
+    def _limits(asked: _Asked) -> Limits | None:
+        """Of the point; within the job what it takes of the job's memory is measured, so that a kill for want of it is named."""
+        limits = asked.hooks.limits.get(asked.point)
+        is_in_job = asked.cgroup is not None or PrologFlag.RUN_IN_JOB in asked.hooks.flags
+        if is_in_job and asked.job.share.memory_bytes:
+            return replace(limits or Limits(), measures_memory=True)
+        return limits
 
     def _never_ran(self, asked: _Asked, turn: Turn) -> HookRun:
         waited_s = asked.waited_s

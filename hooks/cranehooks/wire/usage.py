@@ -28,6 +28,8 @@ def job_limits_to_wire(limits: Limits) -> supervisor_pb2.JobLimits:
         cpuset=limits.cpuset or "",
         cpu_weight=limits.cpu_weight,
         io_weight=limits.io_weight,
+        measures_memory=limits.measures_memory,
+        kills_largest=not limits.kills_all,
         denied_devices=[
             supervisor_pb2.DeviceNumber(block=device.kind is DeviceKind.BLOCK, major=device.major, minor=device.minor or 0)
             for device in denied
@@ -54,4 +56,6 @@ def job_limits_from_wire(message: supervisor_pb2.JobLimits) -> Limits:
         cpu_weight=message.cpu_weight if message.HasField("cpu_weight") else None,
         io_weight=message.io_weight if message.HasField("io_weight") else None,
         devices=DeviceRules(denied) if denied else None,
+        measures_memory=message.measures_memory,
+        kills_all=not message.kills_largest,
     )

@@ -108,7 +108,7 @@ async def test_a_step_whose_limits_cannot_be_set_is_refused(tmp_path: Path) -> N
 async def test_a_supervisor_is_told_the_limits(tmp_path: Path) -> None:
     forks = Forks()
     await starter_of(tmp_path, forks).start(JOB, settings_of(tmp_path), STEP_0)
-    assert forks.asked[0].limits == pb.JobLimits(memory_bytes=64 << 20, swap_bytes=0)
+    assert forks.asked[0].limits == pb.JobLimits(memory_bytes=64 << 20, swap_bytes=0, kills_largest=True)
 
 
 def test_what_does_not_hold_here_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:

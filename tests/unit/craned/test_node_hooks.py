@@ -116,8 +116,10 @@ class Rig:
     async def started(self) -> None:
         self.intents += 1
 
-    async def prolog(self, settings: HookSettings, stop: asyncio.Event | None = None, job_id: int = 1) -> HookRun:
-        job = replace(JOB, job_id=JobId(job_id))
+    async def prolog(
+        self, settings: HookSettings, stop: asyncio.Event | None = None, job_id: int = 1, memory_bytes: int = 0
+    ) -> HookRun:
+        job = replace(JOB, job_id=JobId(job_id), share=replace(JOB.share, memory_bytes=memory_bytes))
         return await self.hooks.run_prolog(job, settings, started=self.started, stop=stop or asyncio.Event())
 
     async def epilog(self, settings: HookSettings, unkillable: tuple[str, ...] = ()) -> HookRun | None:
@@ -263,6 +265,22 @@ async def test_the_spawner_is_told_the_limits_of_the_point(tmp_path: Path) -> No
     await rig.prolog(settings)
     await rig.epilog(settings)
     assert [spec.limits for spec in rig.spawner.specs] == [Limits(pids=7), None]
+
+
+@pytest.mark.parametrize(("flags", "measured"), [(("Contain", "Alloc"), [True, False]), (("Alloc",), [False, False])])
+async def test_what_a_hook_takes_of_its_jobs_memory_is_measured(
+    tmp_path: Path, flags: tuple[str, ...], measured: list[bool]
+) -> None:
+    rig = Rig()
+    rig.spawner.may_end.set()
+    settings = replace(
+        settings_of(tmp_path, flags=flags, prolog="/p.sh", epilog="/e.sh"), limits={HookPoint.PROLOG: Limits(pids=7)}
+    )
+    await rig.prolog(settings, memory_bytes=64 << 20)
+    await rig.epilog(settings)
+    prolog, epilog = (spec.limits or Limits() for spec in rig.spawner.specs)
+    assert [prolog.measures_memory, epilog.measures_memory] == measured
+    assert prolog.pids == 7
 
 
 async def test_contain_has_the_spawner_run_prolog_in_the_extern_step_and_epilog_elsewhere(tmp_path: Path) -> None:

@@ -179,6 +179,8 @@ class JobLimits(_message.Message):
     CPUSET_FIELD_NUMBER: _builtins.int
     CPU_WEIGHT_FIELD_NUMBER: _builtins.int
     IO_WEIGHT_FIELD_NUMBER: _builtins.int
+    MEASURES_MEMORY_FIELD_NUMBER: _builtins.int
+    KILLS_LARGEST_FIELD_NUMBER: _builtins.int
     memory_bytes: _builtins.int
     swap_bytes: _builtins.int
     """Besides memory_bytes; 0: no swap."""
@@ -191,6 +193,10 @@ class JobLimits(_message.Message):
     cpu_weight: _builtins.int
     """Shares of what is contended, 1 to 10000."""
     io_weight: _builtins.int
+    measures_memory: _builtins.bool
+    """Tell the peak of memory even without a limit of it."""
+    kills_largest: _builtins.bool
+    """The want of memory kills the largest process; otherwise all, where the kernel can do that."""
     @_builtins.property
     def denied_devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceNumber]:
         """Devices of the node that are not the job's: it cannot open them."""
@@ -206,10 +212,12 @@ class JobLimits(_message.Message):
         cpuset: _builtins.str = ...,
         cpu_weight: _builtins.int | None = ...,
         io_weight: _builtins.int | None = ...,
+        measures_memory: _builtins.bool = ...,
+        kills_largest: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_weight", b"_cpu_weight", "_cpus", b"_cpus", "_io_weight", b"_io_weight", "_memory_bytes", b"_memory_bytes", "_processes", b"_processes", "_swap_bytes", b"_swap_bytes", "cpu_weight", b"cpu_weight", "cpus", b"cpus", "io_weight", b"io_weight", "memory_bytes", b"memory_bytes", "processes", b"processes", "swap_bytes", b"swap_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_weight", b"_cpu_weight", "_cpus", b"_cpus", "_io_weight", b"_io_weight", "_memory_bytes", b"_memory_bytes", "_processes", b"_processes", "_swap_bytes", b"_swap_bytes", "cpu_weight", b"cpu_weight", "cpus", b"cpus", "cpuset", b"cpuset", "denied_devices", b"denied_devices", "io_weight", b"io_weight", "memory_bytes", b"memory_bytes", "processes", b"processes", "swap_bytes", b"swap_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_weight", b"_cpu_weight", "_cpus", b"_cpus", "_io_weight", b"_io_weight", "_memory_bytes", b"_memory_bytes", "_processes", b"_processes", "_swap_bytes", b"_swap_bytes", "cpu_weight", b"cpu_weight", "cpus", b"cpus", "cpuset", b"cpuset", "denied_devices", b"denied_devices", "io_weight", b"io_weight", "kills_largest", b"kills_largest", "measures_memory", b"measures_memory", "memory_bytes", b"memory_bytes", "processes", b"processes", "swap_bytes", b"swap_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpu_weight: _TypeAlias = _typing.Literal["cpu_weight"]  # noqa: Y015
     _WhichOneofArgType__cpu_weight: _TypeAlias = _typing.Literal["_cpu_weight", b"_cpu_weight"]  # noqa: Y015
