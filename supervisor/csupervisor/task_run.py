@@ -241,7 +241,7 @@ class TaskRun:
             # As Slurm: the task keeps it.
             self._environment["SLURM_SCRIPT_CONTEXT"] = SCRIPT_CONTEXTS[run.key.point][1]
         for script in run.scripts:
-            said = whole_lines(script.output.encode("utf-8", "surrogateescape"), script.output_bytes)
+            said = whole_lines(script.output.encode("utf-8", "surrogateescape"), script.output_bytes, self._output_limit_bytes)
             edits = directives.parse(said)
             self._environment, printed = directives.apply(self._environment, edits)
             if printed and script.outcome.kind in _EXITED:

@@ -1,6 +1,5 @@
 """Keeps the beginning and the end of what a script writes, in bounded memory, and counts the rest."""
 
-import re
 from collections import deque
 from typing import Literal
 
@@ -8,20 +7,17 @@ Undecodable = Literal["replace", "surrogateescape"]
 """What bytes that are no UTF-8 become."""
 
 
-_MARKER = re.compile(rb"\n?\[\.\.\. ([0-9]+) bytes dropped \.\.\.\]\n")
+def whole_lines(kept: bytes, written_bytes: int, limit_bytes: int) -> bytes:
+    """What was kept of so many bytes under that limit, without the two lines that were cut where some were dropped."""
+    if written_bytes <= limit_bytes:
+        return kept
+    # By length: a script may itself print a line like the one that stands for what was dropped.
+    head, tail = kept[: _head_limit(limit_bytes)], kept[len(kept) - limit_bytes // 2 :]
+    return head[: head.rfind(b"\n") + 1] + tail.partition(b"\n")[2]
 
 
-def whole_lines(kept: bytes, written_bytes: int) -> bytes:
-    """What was kept of so many bytes, without the two lines that were cut where some were dropped."""
-    for marker in _MARKER.finditer(kept):
-        head, tail = kept[: marker.start()], kept[marker.end() :]
-        # A script may print such a line itself. The newline before it is the script's where the head had room for it.
-        if written_bytes - int(marker[1]) - len(head) - len(tail) in (0, 1):
-            is_cut = written_bytes - int(marker[1]) == len(head) + len(tail)
-            before = head[: head.rfind(b"\n") + 1] if is_cut else head + b"\n"
-            return before + tail.partition(b"\n")[2]
-    # Only now: a marker may be as long as what it stands for.
-    return kept if len(kept) == written_bytes else b""
+def _head_limit(limit_bytes: int) -> int:
+    return limit_bytes - limit_bytes // 2
 
 
 class Capture:
@@ -32,7 +28,7 @@ class Capture:
     def __init__(self, limit_bytes: int) -> None:
         if limit_bytes < 0:
             raise ValueError(f"output limit must not be negative, got {limit_bytes} bytes")
-        self._head_limit = limit_bytes - limit_bytes // 2
+        self._head_limit = _head_limit(limit_bytes)
         self._tail_limit = limit_bytes // 2
         self._head = bytearray()
         self._tail: deque[bytes] = deque()

@@ -34,7 +34,7 @@ def test_whole_lines_are_lines_that_were_written(pieces: list[bytes], limit: int
     for piece in pieces:
         capture.feed(piece)
     everything = b"".join(pieces)
-    whole = whole_lines(capture.value(), capture.written_bytes)
+    whole = whole_lines(capture.value(), capture.written_bytes, limit)
     if len(everything) <= limit:
         assert whole == everything
         return
@@ -46,7 +46,7 @@ def test_a_marker_as_long_as_what_was_dropped_is_seen() -> None:
     capture = Capture(8)
     capture.feed(b"ab\nc" + b"x" * 28 + b"y\nde")
     assert len(capture.value()) == capture.written_bytes
-    assert whole_lines(capture.value(), capture.written_bytes) == b"ab\nde"
+    assert whole_lines(capture.value(), capture.written_bytes, 8) == b"ab\nde"
 
 
 def test_the_marker_stands_on_a_line_of_its_own() -> None:
