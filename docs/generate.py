@@ -70,6 +70,7 @@ _RUN_RULES = (
     "- Hooks that run as another user than the job's get exactly the variables listed here: no `PATH`, `HOME` or `USER`, and nothing of the",
     "  user's environment. Name programs by absolute path, or set `PATH` in the script.",
     "- It ends when its process has exited. What it leaves behind is killed and named, unless `KeepProcesses` lets it stay.",
+    "- [Processes of hooks and tasks](hook-processes.md) tells the rest: identity, privileges, what is inherited, and limits.",
     "- At its timeout it gets TERM, after `KillGrace` KILL, with everything it started. The outcome is `timeout`, whatever its exit status.",
     f"- Outcomes: {', '.join(f'`{kind.value}`' for kind in OutcomeKind)}.",
     "- A before-point stops at its first failing script, and so does an after-point unless `ContinueOnFailure` says otherwise.",

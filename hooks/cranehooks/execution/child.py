@@ -105,7 +105,7 @@ class Steps:
 
     def empty_bounding_set(self, capabilities: Sequence[int]) -> None:
         # Before the change of identity, which takes the right to do so.
-        self._add(Stage.PRIVILEGES, *(partial(syscalls.drop_from_bounding_set, number) for number in capabilities))
+        self._add(Stage.PRIVILEGES, *(partial(libc.prctl, syscalls.PR_CAPBSET_DROP, number, 0, 0, 0) for number in capabilities))
 
     def set_rlimit(self, number: int, limits: tuple[int, int]) -> None:
         self._add(Stage.LIMITS, partial(libc.setrlimit, number, (ctypes.c_ulong * 2)(*limits)))

@@ -47,7 +47,7 @@ _SYS_IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "riscv64": 30, "loongarch64": 3
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _IOPRIO_WHO_PROCESS = 1
 _PR_SET_PDEATHSIG = 1
-_PR_CAPBSET_DROP = 24
+PR_CAPBSET_DROP = 24
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _PR_SET_CHILD_SUBREAPER = 36
@@ -201,12 +201,6 @@ def clear_inherited_capabilities() -> None:
     sets[2] = sets[5] = 0
     if libc.capset(header, sets):
         raise _last_error("capset")
-
-
-def drop_from_bounding_set(capability: int) -> int:
-    """Give up one capability for good, also for programs with file capabilities; -1 sets ctypes' errno."""
-    result: int = _prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
-    return result
 
 
 def reset_scheduling() -> None:
