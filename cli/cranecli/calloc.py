@@ -13,7 +13,7 @@ from cranecli.front.conversation import SUBMIT_PATIENCE_S, Conversation, Interru
 from cranecli.front.descriptors import hold_standard_descriptors, print_text
 from cranecli.front.job_watch import FINAL_STATES, JobWatch, ending_of, job_of
 from cranecli.front.status_line import StatusLine
-from cranecli.submission.options import JobOptions, UsageError, apply, fail_usage, help_text, parse
+from cranecli.submission.options import JobOptions, UsageError, apply, fail_usage, help_text, limit_nodes, parse
 from cranecli.submission.requests import job_request, working_directory
 
 TYPE_CHECKING = False
@@ -140,6 +140,7 @@ def _read_command_line(words: Sequence[str]) -> tuple[JobOptions, list[str]]:
     try:
         assignments, argv = parse(PROGRAM, words)
         apply(assignments, options)
+        limit_nodes(PROGRAM, options)
     except UsageError as error:
         fail_usage(PROGRAM, error)
     return options, argv

@@ -13,7 +13,7 @@ from cranecli.front.descriptors import give_up_stdout, hold_standard_descriptors
 from cranecli.front.job_watch import COMPLETED, FINAL_STATES, JobWatch, ending_of, exit_code_of, job_of
 from cranecli.front.status_line import StatusLine
 from cranecli.submission.batch_script import BatchScript, BatchScriptError, from_command, from_words, option_lines
-from cranecli.submission.options import JobOptions, UsageError, apply, check_command, fail_usage, help_text, parse
+from cranecli.submission.options import JobOptions, UsageError, apply, check_command, fail_usage, help_text, limit_nodes, parse
 from cranecli.submission.requests import environment_for, job_request
 
 TYPE_CHECKING = False
@@ -71,6 +71,7 @@ def _read_command_line(words: Sequence[str]) -> tuple[JobOptions, BatchScript | 
         script = _script(options, rest)
         # The command line is applied once more, over the script's lines.
         apply([*option_lines(script), *assignments], options)
+        limit_nodes(PROGRAM, options)
     except UsageError as error:
         fail_usage(PROGRAM, error)
     except BatchScriptError as error:

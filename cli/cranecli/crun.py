@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -11,7 +12,17 @@ from cranecli.front.client import FrontClient, FrontError
 from cranecli.front.conversation import Conversation, InterruptedFrontError, NotStartedError
 from cranecli.front.descriptors import hold_standard_descriptors, print_text
 from cranecli.front.status_line import StatusLine
-from cranecli.submission.options import JobOptions, UsageError, apply, check_command, fail_usage, help_text, parse
+from cranecli.submission.options import (
+    JobOptions,
+    UsageError,
+    apply,
+    apply_environment,
+    check_command,
+    fail_usage,
+    help_text,
+    limit_nodes,
+    parse,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +37,7 @@ _PURPOSE = (
 _EPILOGUE = (
     "Exit status: the highest of the tasks' (128+n for one that signal n killed); 1 refused, or a hook failed; 2 wrong usage;\n"
     "3 no daemon or controller reached; 130 interrupted.\n"
+    "CRANE_PROLOG, CRANE_EPILOG, CRANE_TASK_PROLOG and CRANE_TASK_EPILOG (or SLURM_…) stand in for the options of these names.\n"
     "Ctrl-C tells how the tasks are; twice within a second ends the step."
 )
 _SIGNALS = (*ENDING, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT)
@@ -60,7 +72,11 @@ def _read_command_line(words: Sequence[str]) -> tuple[JobOptions, list[str]]:
     options = JobOptions()
     try:
         assignments, argv = parse(PROGRAM, words)
+        given = {assignment.attribute for assignment in assignments}
+        # A variable that is wrong does not matter where an option stands in its place.
+        apply_environment(PROGRAM, os.environ, options, given)
         apply(assignments, options)
+        limit_nodes(PROGRAM, options)
         check_command(argv)
     except UsageError as error:
         fail_usage(PROGRAM, error)

@@ -130,7 +130,7 @@ class FrontDesk:
             if job is not None and not job.state.is_final:
                 controller.cancel(job_id, "the submission could not be written down, and was refused")
 
-    def create_step(self, job: Job, spec: StepSpec, request_id: str) -> Step:
+    def create_step(self, job: Job, spec: StepSpec, request_id: str, *, overcommit: bool = False) -> Step:
         """Creates a step, placed in blocks over its nodes. Idempotent by `request_id`.
 
         Raises:
@@ -146,7 +146,7 @@ class FrontDesk:
             raise CraneError(ErrorCode.FAILED_PRECONDITION, message)
         self.check_writable()
         step_id = steps.next_step_id(job)
-        placed = replace(laid_out(job, spec, step_id), stdio=StdioMode.ATTACHED)
+        placed = replace(laid_out(job, spec, step_id, overcommit=overcommit), stdio=StdioMode.ATTACHED)
         event = StepRequested(controller.clock.now(), placed, tuple(placed.tasks_per_node))
         step = controller.apply(job.job_id, event).steps[step_id]
         controller.requests.remember(key, [int(step_id)], event.at)

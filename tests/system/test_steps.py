@@ -231,3 +231,14 @@ def test_array_runs_one_job_for_each_index(stage: ScriptedCluster) -> None:
     assert result.returncode == 0, result.stderr
     eventually(lambda: [job.has_ended for job in stage.jobs("array")] == [True] * 3, deadline_s=PATIENCE_S)
     assert [(stage.work / f"array-{index}.out").read_text() for index in (1, 2, 3)] == ["1\n", "2\n", "3\n"]
+
+
+def test_more_tasks_than_cpus_run_only_where_it_is_asked_for(stage: ScriptedCluster) -> None:
+    job = ["calloc", "-N1", "-n2", str(stage.bin / "crun")]
+    refused = stage.run(*job, "-n50", "true", label="too-many")
+    assert refused.returncode == 1
+    assert "more processors requested than permitted: 50 tasks" in refused.stderr
+    allowed = stage.run(*job, "-O", "-n5", "echo", "here", label="overcommit")
+    assert (allowed.returncode, allowed.stdout) == (0, "here\n" * 5), allowed.stderr
+    alone = stage.run("crun", "-O", "-n9", "echo", "here", label="overcommit-alone")
+    assert (alone.returncode, alone.stdout) == (0, "here\n" * 9), alone.stderr

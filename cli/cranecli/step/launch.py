@@ -113,7 +113,8 @@ class Launch:
         request = step_request(job_id, options, self._environment, self._argv)
         spec = request["spec"]
         if is_whole_job:
-            for name in ("ntasks", "num_nodes", "nodelist"):
+            # An overcommitted job was asked for with fewer tasks than its step has.
+            for name in ("num_nodes", "nodelist", *(() if options.overcommit else ("ntasks",))):
                 spec.pop(name, None)
         elif options.ntasks_per_node and not options.ntasks and not options.nodes:
             spec["ntasks"] = options.ntasks_per_node * _surrounding_nodes()

@@ -22,7 +22,7 @@ from cranecli.submission.option_values import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Container, Mapping, Sequence
     from typing import NoReturn
 
 ALL = frozenset({"crun", "cbatch", "calloc"})
@@ -65,6 +65,7 @@ class JobOptions:
     parsable = False
     wrap: str | None = None
     label = False
+    overcommit = False
     input = "0"
     prolog: str | None = None
     """None: the configured hook; empty: no hook."""
@@ -140,6 +141,7 @@ OPTIONS = (
     Option("W", "wait", "wait", None, "", "wait until the job has ended; exit with its exit code", CBATCH),
     Option("", "parsable", "parsable", None, "", "print the job id alone", CBATCH),
     Option("", "wrap", "wrap", shell_command, "COMMAND", "run this shell command in place of a script", CBATCH),
+    Option("O", "overcommit", "overcommit", None, "", "more tasks than there are CPUs for: they share them", CRUN),
     Option("l", "label", "label", None, "", "put the number of the task before each line of output", CRUN),
     Option("i", "input", "input", task_input, "none|0", "where stdin goes: to task 0 (default), or nowhere", CRUN),
     Option("", "prolog", "prolog", existing_script, "PATH|none", "run this in place of CrunProlog", CRUN),
@@ -153,6 +155,9 @@ OPTIONS = (
 COMMAND_LINE_ONLY = frozenset({"wrap", "help", "version"})
 """What means nothing in a script."""
 
+
+FROM_ENVIRONMENT = frozenset({"prolog", "epilog", "task-prolog", "task-epilog"})
+"""Options whose defaults come from variables."""
 
 RIVALS = (("mem", "mem-per-cpu"), ("gpus", "gpus-per-node"))
 """Options of which one takes the other's place."""
@@ -233,6 +238,35 @@ def apply(assignments: Sequence[Assignment], options: JobOptions) -> None:
     if (options.gpus or options.gpus_per_node) and any(entry.split(":")[0] == "gpu" for entry in options.gres.split(",")):
         option = "--gpus" if options.gpus else "--gpus-per-node"
         raise UsageError(f"options --gres={options.gres} and {option} both ask for GPUs: expected one of them")
+
+
+def apply_environment(program: str, variables: Mapping[str, str], options: JobOptions, given: Container[str]) -> None:
+    """Sets what variables say in place of options, as srun reads them: `CRANE_PROLOG` or `SLURM_PROLOG` for `--prolog`. Not those that are `given`.
+
+    Raises:
+        UsageError: a value that the option would not take.
+    """
+    for option in options_of(program):
+        if option.long not in FROM_ENVIRONMENT or option.read is None or option.attribute in given:
+            continue
+        word = option.long.upper().replace("-", "_")
+        name = next((name for name in (f"CRANE_{word}", f"SLURM_{word}") if variables.get(name)), None)
+        if name is None:
+            continue
+        try:
+            setattr(options, option.attribute, option.read(variables[name]))
+        except OptionValueError as error:
+            raise UsageError(f"environment variable {name}: {error}") from error
+
+
+def limit_nodes(program: str, options: JobOptions) -> None:
+    """No more nodes than tasks; says so where fewer are taken than were asked for."""
+    if 0 < options.ntasks < options.nodes:
+        import sys
+
+        text = f"can't run {options.ntasks} processes on {options.nodes} nodes, setting nnodes to {options.ntasks}"
+        sys.stderr.write(f"{program}: warning: {text}\n")
+        options.nodes = options.ntasks
 
 
 def given_resources(options: JobOptions) -> list[str]:

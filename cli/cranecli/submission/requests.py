@@ -40,8 +40,9 @@ def job_request(kind: str, options: JobOptions, environment: dict[str, str], nam
         "kind": kind,
         "name": options.job_name or name,
         "num_nodes": options.nodes,
-        "ntasks": options.ntasks,
-        "ntasks_per_node": options.ntasks_per_node,
+        # As if one task for each node had been asked for: more share its CPUs.
+        "ntasks": 0 if options.overcommit else options.ntasks,
+        "ntasks_per_node": 0 if options.overcommit else options.ntasks_per_node,
         "cpus_per_task": options.cpus_per_task,
         "memory_per_node_bytes": str(options.memory_bytes),
         "cwd": working_directory(options),
@@ -86,7 +87,10 @@ def step_request(job_id: int, options: JobOptions, environment: dict[str, str], 
         "nodelist": options.nodelist,
         "num_nodes": options.nodes,
     }
-    return {"job_id": str(job_id), "spec": _without_defaults(spec), "request_id": request_id()}
+    body: Body = {"job_id": str(job_id), "spec": _without_defaults(spec), "request_id": request_id()}
+    if options.overcommit:
+        body["overcommit"] = True
+    return body
 
 
 def working_directory(options: JobOptions) -> str:

@@ -28,16 +28,18 @@ MAX_STEPS_KEPT = 200
 """Ended steps kept in the job; older ones live in its history only."""
 
 
-def place_tasks(ntasks: int, nodes: Sequence[NodeName], ntasks_per_node: int = 0) -> dict[NodeName, tuple[int, ...]]:
+def place_tasks(ntasks: int, nodes: Sequence[NodeName], rooms: Sequence[int] | None = None) -> dict[NodeName, tuple[int, ...]]:
     """Task ids per node in blocks: node 0 gets the first ones, as Slurm's block distribution.
 
-    Every node gets at least one task when there are enough; `ntasks_per_node` > 0 caps each.
+    Every node gets at least one task when there are enough. `rooms` bounds each node's number; all together they hold the tasks.
     """
     placement: dict[NodeName, tuple[int, ...]] = {}
     first = 0
     for index, node in enumerate(nodes):
-        left_nodes = len(nodes) - index
-        count = min(ntasks_per_node or ntasks, ceil((ntasks - first) / left_nodes))
+        left_tasks, left_nodes = ntasks - first, len(nodes) - index
+        count = ceil(left_tasks / left_nodes)
+        if rooms is not None:
+            count = max(min(count, rooms[index]), left_tasks - sum(rooms[index + 1 :]))
         placement[node] = tuple(range(first, first + count))
         first += count
     return {node: ids for node, ids in placement.items() if ids}

@@ -128,7 +128,7 @@ class ExternalPort:
         step_id = spec.step_id
         if not step_id.isdecimal() or str(int(step_id)) != step_id:
             raise _invalid(f"step_id {step_id!r}: expected a decimal number")
-        placed = laid_out(job, spec, step_id)
+        placed = laid_out(job, spec, step_id, overcommit=True)
         known = job.steps.get(step_id)
         if known is not None:
             if known.spec != placed:

@@ -129,7 +129,7 @@ class FrontService(rpc.ControllerServiceServicer):
 
     async def CreateStep(self, request: pb.CreateStepRequest, context: Context) -> pb.CreateStepResponse:
         job = await self._own(JobId(request.job_id))
-        step = self._desk.create_step(job, step_spec_from_wire(request.spec), request.request_id)
+        step = self._desk.create_step(job, step_spec_from_wire(request.spec), request.request_id, overcommit=request.overcommit)
         await self._controller.settled()
         answer = pb.CreateStepResponse(
             attempt=job.attempt,

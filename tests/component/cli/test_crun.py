@@ -247,6 +247,57 @@ def test_interrupt_during_the_prolog_stops_it_and_cancels(daemon: FrontDaemon, c
     assert not daemon.called("StartStep")
 
 
+def hooks_by_variables(prefix: str, directory: Path) -> dict[str, str]:
+    """One script for each variable; each notes its name in `log`."""
+    names = ("PROLOG", "EPILOG", "TASK_PROLOG", "TASK_EPILOG")
+    return {f"{prefix}_{name}": script(directory / name, f"echo {name} >> {directory}/log") for name in names}
+
+
+@pytest.mark.parametrize("prefix", ["CRANE", "SLURM"])
+def test_variables_stand_in_for_the_options_of_hooks(daemon: FrontDaemon, cluster: Cluster, tmp_path: Path, prefix: str) -> None:
+    variables = hooks_by_variables(prefix, tmp_path)
+    configured = script(tmp_path / "configured", f"echo configured >> {tmp_path}/log")
+    cluster.site["crun_prolog"] = {"patterns": [configured], "timeout_s": None}
+
+    assert run(daemon.path, "crun", "prog", extra=variables).returncode == 0
+    assert (tmp_path / "log").read_text() == "PROLOG\nEPILOG\n"
+    spec = daemon.called("CreateStep")[0].body["spec"]
+    assert (spec["task_prolog"], spec["task_epilog"]) == (str(tmp_path / "TASK_PROLOG"), str(tmp_path / "TASK_EPILOG"))
+
+
+def test_an_option_goes_before_its_variable_and_cranes_before_slurms(
+    daemon: FrontDaemon, cluster: Cluster, tmp_path: Path
+) -> None:
+    own = script(tmp_path / "own", f"echo own >> {tmp_path}/log")
+    variables = {**hooks_by_variables("CRANE", tmp_path), "CRANE_PROLOG": "/nowhere", "CRANE_EPILOG": "none", "SLURM_EPILOG": own}
+
+    result = run(daemon.path, "crun", "--prolog", own, "prog", extra=variables)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "log").read_text() == "own\n"
+
+
+def test_a_variable_that_is_wrong_is_named(tmp_path: Path) -> None:
+    result = run(tmp_path / "none.sock", "crun", "prog", extra={"SLURM_PROLOG": "/nowhere"})
+    assert result.returncode == 2
+    assert result.stderr.startswith(b"crun: error: environment variable SLURM_PROLOG: /nowhere does not exist")
+
+
+def test_no_more_nodes_than_tasks(daemon: FrontDaemon, cluster: Cluster) -> None:
+    result = run(daemon.path, "crun", "-N2", "-n1", "prog")
+    assert (result.returncode, result.stderr) == (0, b"crun: warning: can't run 1 processes on 2 nodes, setting nnodes to 1\n")
+    spec = daemon.called("SubmitJob")[0].body["spec"]
+    assert (spec["num_nodes"], spec["ntasks"]) == (1, 1)
+
+
+@pytest.mark.parametrize("surroundings", [{}, {"CRANE_JOB_ID": "42"}], ids=["alone", "in an allocation"])
+def test_overcommit_asks_for_few_cpus_and_many_tasks(daemon: FrontDaemon, cluster: Cluster, surroundings: dict[str, str]) -> None:
+    assert run(daemon.path, "crun", "-O", "-n50", "prog", extra=surroundings).returncode == 0
+    body = daemon.called("CreateStep")[0].body
+    assert (body["overcommit"], body["spec"]["ntasks"]) == (True, 50)
+    for submitted in daemon.called("SubmitJob"):
+        assert "ntasks" not in submitted.body["spec"]
+
+
 @pytest.mark.parametrize("surroundings", [{}, {"CRANE_JOB_ID": "42"}], ids=["alone", "in an allocation"])
 def test_end_of_the_job_during_the_prolog_stops_it(
     daemon: FrontDaemon, cluster: Cluster, tmp_path: Path, surroundings: dict[str, str]

@@ -242,7 +242,9 @@ async def test_steps_of_an_allocation(site: Site) -> None:
         if update.job.state == job_pb2.JOB_STATE_RUNNING:
             break
 
-    request = ctld.CreateStepRequest(job_id=job_id, spec=job_pb2.StepSpec(argv=["true"], ntasks=3), request_id="r")
+    request = ctld.CreateStepRequest(
+        job_id=job_id, spec=job_pb2.StepSpec(argv=["true"], ntasks=3), request_id="r", overcommit=True
+    )
     step = await alice.CreateStep(request)
     assert (await alice.CreateStep(request)).spec.step_id == step.spec.step_id == "0"
     assert {p.node: list(p.task_ids) for p in step.spec.placement} == {"cn01": [0, 1], "cn02": [2]}

@@ -319,8 +319,11 @@ class CreateStepRequest(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OVERCOMMIT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     request_id: _builtins.str
+    overcommit: _builtins.bool
+    """Places more tasks than the job has CPUs for."""
     @_builtins.property
     def spec(self) -> _job_pb2.StepSpec: ...
     def __init__(
@@ -329,10 +332,11 @@ class CreateStepRequest(_message.Message):
         job_id: _builtins.int = ...,
         spec: _job_pb2.StepSpec | None = ...,
         request_id: _builtins.str = ...,
+        overcommit: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "overcommit", b"overcommit", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
