@@ -111,6 +111,8 @@ class Spawner:
 
     def _report_start(self, started: ScriptStarted) -> None:
         self.send(messages.ScriptBegan(started))
+        # At once: should this process die, its daemon finds what the script has started by this alone where there are no cgroups.
+        self._flush()
 
     def _flush(self) -> None:
         if not self._outgoing or not self._is_connected:
