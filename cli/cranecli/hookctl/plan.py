@@ -22,7 +22,8 @@ def plan(
             "--job",
             metavar="JSON",
             help="The job: an object with kind (batch, allocation, run), requeue, user, nodes, prolog, epilog, task_prolog, task_epilog"
-            " (paths, or none), what `hookctl job ID -o json` prints, or @FILE with either. Default: a batch job.",
+            " (paths, or none), what `hookctl job ID -o json` prints, or @FILE, its path, or - for stdin"
+            " with either. Default: a batch job.",
         ),
     ] = "{}",
     output: FormatOption = Format.TABLE,

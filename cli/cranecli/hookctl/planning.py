@@ -1,6 +1,8 @@
 """What a job's hooks would be: the points it meets, their scripts as they are now, and the verdict on the failure of each."""
 
 import json
+import pwd
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +26,8 @@ _OWN_SCRIPTS = {
 }
 """The options of crun by which users bring scripts of their own."""
 _NO_HOOK = "none"
+_LONGEST_JOB_BYTES = 16 << 20
+_DIGITS_OF_UID = 10
 _FAILED = Outcome(OutcomeKind.EXIT, 1)
 
 
@@ -70,7 +74,7 @@ class JobPlan:
 
 
 def job_of(text: str) -> tuple[PlannedJob, tuple[str, ...]]:
-    """The job that a JSON text (or `@` and the file that holds it) describes, and the keys of it that mean nothing here.
+    """The job that a JSON text, a file (`@FILE` or its path) or stdin (`-`) describes, and the keys of it that mean nothing here.
 
     Raises:
         CommandError: It is no such job.
@@ -102,7 +106,21 @@ def plan_of(settings: ClusterSettings, job: PlannedJob) -> JobPlan:
         if patterns:
             points.append(_planned(point, patterns, settings, job, trusted_owner=not own))
     notes = tuple(_flag_note(flag, settings.hooks.prolog_flags) for flag in sorted(map(PrologFlag, hooks.flags)))
+    if job.user and not _is_known(job.user):
+        notes += (f"user {job.user!r} is not known on this host",)
     return JobPlan(job, hooks.profile, hooks.overrides, tuple(sorted(hooks.flags)), tuple(points), notes)
+
+
+def _is_known(user: str) -> bool:
+    """By name, or by number."""
+    try:
+        if user.isascii() and user.isdecimal() and len(user) <= _DIGITS_OF_UID:
+            pwd.getpwuid(int(user))
+        else:
+            pwd.getpwnam(user)
+    except (KeyError, ValueError, OverflowError):
+        return False
+    return True
 
 
 def _flag_note(flag: PrologFlag, given: frozenset[PrologFlag]) -> str:
@@ -150,15 +168,22 @@ def _runs_as(point: HookPoint, settings: ClusterSettings, job: PlannedJob) -> st
 
 def _document(text: str) -> dict[str, object]:
     try:
-        source = Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text
-        document = json.loads(source)
+        document = json.loads(_source(text))
     except OSError as error:
-        raise _usage(f"{text[1:]} cannot be read: {error.strerror or error}") from error
+        raise _usage(f"{error.filename or 'stdin'} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise _usage(f"no JSON: {error}") from error
     if not isinstance(document, dict):
         raise _usage('expected an object, as in {"kind": "batch"}')
     return document
+
+
+def _source(text: str) -> str:
+    """The JSON itself: from stdin for `-`, from a file for `@FILE` or a path, or the text."""
+    if text == "-":
+        return sys.stdin.buffer.read(_LONGEST_JOB_BYTES).decode()
+    is_path = text.startswith(("/", "./", "../")) or text.endswith(".json")
+    return Path(text.removeprefix("@")).read_text(encoding="utf-8") if is_path or text.startswith("@") else text
 
 
 def _kind(value: object) -> JobKind:

@@ -1,6 +1,9 @@
 """`hookctl plan`: what a job would meet under each profile, as tables."""
 
+import io
 import json
+import pwd
+import sys
 from pathlib import Path
 
 import pytest
@@ -146,6 +149,8 @@ CranectldEpilog  1  DIR/ctld.sh      ok
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("COLUMNS", raising=False)
+    root = pwd.getpwuid(0)
+    monkeypatch.setattr(pwd, "getpwnam", {"ann": root, "root": root}.__getitem__)
     (tmp_path / "p.d").mkdir()
     for name in ("ctld.sh", "first.sh", "p.d/10-a", "p.d/20-b.sh", "p.d/9-c", "p.d/README"):
         (tmp_path / name).write_text("#!/bin/sh\n")
@@ -240,6 +245,25 @@ def test_nothing_is_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert not trace.exists()
 
 
+@pytest.mark.parametrize("given", ["@FILE", "FILE", "-"])
+def test_a_job_from_a_file_or_from_stdin(
+    config: Path, given: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = config.parent / "job.json"
+    job.write_text('{"kind": "allocation", "user": "ann", "bogus": 1}')
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(job.read_bytes())))
+    assert run(["plan", "-c", str(config), "-j", given.replace("FILE", str(job))]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("Hooks of an allocation of ann,")
+    assert said.err == "hookctl: of the job, these mean nothing here: bogus\n"
+
+
+@pytest.mark.parametrize("user", ["nobody-here", "4294967295", "a\0b"])
+def test_a_user_who_is_not_known_is_noted(config: Path, user: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", "-c", str(config), "-j", json.dumps({"user": user})]) == 0
+    assert f"- user {user!r} is not known on this host\n" in capsys.readouterr().out
+
+
 def test_no_hooks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path, WITHOUT_HOOKS.replace("PROFILE", "sunk"))
     assert run(["plan", "-c", str(path)]) == 0
@@ -258,6 +282,7 @@ def test_no_hooks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ('{"nodes": 7}', "the job: nodes is a hostlist or a list of names, not 7"),
         ('{"nodes": "cn[04-06]"}', "the job: there is no node cn[05-06] in the configuration"),
         ('{"task_prolog": "p.sh"}', "the job: the path of --task-prolog is absolute, or none, not 'p.sh'"),
+        ("/nowhere.json", "the job: /nowhere.json cannot be read: No such file or directory"),
         ("@/nowhere.json", "the job: /nowhere.json cannot be read: No such file or directory"),
     ],
 )
