@@ -176,6 +176,7 @@ def profiles() -> str:
         "|---|---|---|---|",
     ]
     lines += [_row(f"`{flag}`", _implied_by(flag), _having(flag), FLAG_EFFECTS[flag]) for flag in PrologFlag]
+    lines += ["", *_FLAG_RULES]
     lines += ["", *(f"- `{one}` and `{other}` exclude each other: {why}." for one, other, why in INCOMPATIBLE_FLAGS), ""]
     for profile in PROFILES.values():
         lines += [
@@ -191,6 +192,24 @@ def profiles() -> str:
             "",
         ]
     return "\n".join(lines)
+
+
+_FLAG_RULES = (
+    "Under `Alloc` and the flags that imply it, an interactive job waits for the Prologs of all its nodes; a batch script for them, or for its",
+    "own node's alone (`BatchScriptStart`, `DeferBatch`).",
+    "",
+    "Under `Contain`, and the flags that imply it, each node of a job has an *extern step* from the allocation to the end of the job there. It is",
+    "listed among the job's steps, runs no task, cannot be cancelled, and makes the cgroup `job_<id>/step_extern`. The Prolog runs in it, within",
+    "the job's limits; what it leaves there is killed when it ends, or, where `KeepProcesses` lets it stay, with everything else in the",
+    "job's cgroup before the Epilog. If the step cannot be started, the Prolog has failed.",
+    "",
+    "Under `RunInJob` the supervisor of that step runs Prolog and Epilog. Nothing else differs: identity, environment, timeouts, output,",
+    "outcomes, drains, `KillGrace`, limits. The Epilog runs when nothing else of the job is left; what it leaves is killed, whatever `KeepProcesses` says.",
+    "Both hooks live through a restart of craned. If the supervisor dies, the hook that it ran is `lost`; an Epilog that had not begun runs outside",
+    "the job's cgroup, and its record says so.",
+    "",
+    "Without control groups (`Containment: none`) both flags hold a job together by sessions alone; craned says so when it starts.",
+)
 
 
 def _implied_by(flag: PrologFlag) -> str:

@@ -32,7 +32,7 @@ from craned.service.craned import CranedService
 from craned.service.stdio import StepStdioService
 from craned.steps.bootstrap import BootstrapStarter, NodePlace, StepLimits
 from craned.steps.driver import Steps
-from craned.steps.extern import ExternHooks
+from craned.steps.extern import ExternHooks, tell_of_loss
 from craned.steps.files import StepFiles
 from craned.steps.login import UserRules
 from craned.steps.supervisor_client import Forked, Gone
@@ -100,6 +100,8 @@ async def serve(configuration: Configuration, places: Places, helpers: Helpers, 
         enforced: frozenset[LimitKind] = frozenset() if ready is None else ready.enforced
         tell_of_gaps(configuration.hook_settings(), CHECKED_POINTS, enforced)
         configuration.when_changed(lambda: tell_of_gaps(configuration.hook_settings(), CHECKED_POINTS, enforced))
+        tell_of_loss(configuration.hook_settings(), driver)
+        configuration.when_changed(lambda: tell_of_loss(configuration.hook_settings(), driver))
         nonces = Nonces(places.state_dir)
         containment = None if driver == NONE else detect(driver, helpers.cgroup_instance, is_shown=True)[0]
         cells = JobCells(containment, lambda: LimitSettings(configuration.settings.job_limits, configuration.node.devices))

@@ -3,13 +3,19 @@
 import asyncio
 import time
 
+import structlog
+
 from craned.hooks.node_hooks import ExternGoneError
 from craned.job.cells import JobCells
 from craned.steps.driver import ActiveStep, Steps
+from cranehooks.execution.containment.detect import NONE
 from cranehooks.model.ids import EXTERN_STEP, StepKey
 from cranehooks.model.job import JobOnNode
 from cranehooks.model.outcome import Outcome, OutcomeKind
-from cranehooks.model.run import HookKey, HookRun, RunSpec
+from cranehooks.model.run import HookKey, HookRun, HookSettings, RunSpec
+from cranehooks.profiles import PrologFlag
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("craned.steps.extern")
 
 
 class ExternHooks:
@@ -100,6 +106,18 @@ class ExternHooks:
         if active.is_over:
             raise ExternGoneError(_reason(active))
         return active
+
+
+def tell_of_loss(hooks: HookSettings, driver: str) -> None:
+    """Logs which flags promise a cgroup that this node does not have."""
+    promised = sorted({PrologFlag.CONTAIN.value, PrologFlag.RUN_IN_JOB.value} & hooks.flags)
+    if promised and driver == NONE:
+        log.warning(
+            "flags_without_control_groups",
+            flags=promised,
+            containment=driver,
+            lost="hooks run in sessions of their own, outside the job's limits, and what they keep is found by its variables",
+        )
 
 
 def _step_key(job: JobOnNode) -> StepKey:
