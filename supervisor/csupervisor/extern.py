@@ -205,7 +205,7 @@ def advance(step: Extern, event: Event) -> Advance:
             return _terminate(step, reason)
         case Stop(reason):
             return _stop(step, reason)
-        case CleanedUp(unkillable) if step.phase is Phase.ENDING:
+        case CleanedUp(unkillable) if step.phase is Phase.ENDING and not step.running:
             bound = (BoundDelivery(step.deliver_within_s),) if step.is_stopping else ()
             return replace(step, phase=Phase.ENDED), (ReportEnd(step.reason, unkillable), *bound)
         case DeliveryTimeEnded() if step.phase in (Phase.ENDED, Phase.ACKNOWLEDGED):

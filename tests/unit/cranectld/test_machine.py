@@ -38,7 +38,7 @@ from cranectld.jobs.events import (
     TimeLimitReached,
 )
 from cranectld.jobs.model import Job, JobState, NodeProgress, StepState
-from cranehooks.model.ids import BATCH_STEP, Attempt, NodeName, StepId, TaskId
+from cranehooks.model.ids import BATCH_STEP, EXTERN_STEP, Attempt, NodeName, StepId, TaskId
 from cranehooks.model.job import ExitStatus, JobKind, StepSpec, TaskEnd
 from cranehooks.model.points import HookPoint
 from tests.unit.cranectld.builders import CN1, CN2, EXIT_1, REQUEUE, STOPPED, allocated, job, run, settings, spec
@@ -250,6 +250,39 @@ def test_a_prolog_that_fails_beside_the_running_batch_script_ends_the_attempt() 
     ended, effects = play(job(), [allocated(hooks=hooks), prolog_ended(CN1), failed, RELEASED_1, RELEASED_2])
     assert ended.state is JobState.HELD
     assert [effect.node for effect in effects if isinstance(effect, DrainNode)] == [CN2]
+
+
+def extern_ended(node: NodeName) -> StepEnded:
+    return StepEnded(8.0, ONE, node, EXTERN_STEP, (), "the job is over")
+
+
+@pytest.mark.parametrize("kind", JobKind)
+@pytest.mark.parametrize("points", [(HookPoint.PROLOG,), ()])
+def test_the_extern_step_is_seen_and_decides_nothing(kind: JobKind, points: tuple[HookPoint, ...]) -> None:
+    hooks = settings(points, ("Alloc", "Contain"))
+    start, effects = play(job(spec(kind)), [allocated(hooks=hooks)])
+    assert of(effects, PrepareNode) == [PrepareNode(CN1), PrepareNode(CN2)], "with or without a Prolog"
+    assert start.steps[EXTERN_STEP].nodes == (CN1, CN2)
+    assert machine.outstanding(start) == [PrepareNode(CN1), PrepareNode(CN2)]
+    started = [StepStarted(2.0, ONE, node, EXTERN_STEP) for node in (CN1, CN2)]
+    running, _ = play(start, [*started, prolog_ended(CN1), prolog_ended(CN2)])
+    assert (running.state, running.steps[EXTERN_STEP].state) == (JobState.RUNNING, StepState.RUNNING)
+    # It may die before its job, which goes on.
+    half, effects = play(running, [extern_ended(CN1), extern_ended(CN2)])
+    assert (half.state, half.steps[EXTERN_STEP].state) == (JobState.RUNNING, StepState.ENDED)
+    assert not of(effects, Decide)
+    # Nor does it keep a job from ending.
+    done, _ = play(
+        running,
+        [CompletionRequested(7.0), BATCH_OK, RELEASED_1, extern_ended(CN2), RELEASED_2],
+    )
+    assert done.state is JobState.COMPLETED
+    assert {step.exit for step_id, step in done.steps.items() if step_id == EXTERN_STEP} == {ExitStatus()}
+
+
+def test_without_contain_there_is_no_extern_step() -> None:
+    start, _ = play(job(), [allocated(hooks=settings((HookPoint.PROLOG,), ("Alloc",)))])
+    assert EXTERN_STEP not in start.steps
 
 
 def test_nohold_runs_at_once() -> None:
