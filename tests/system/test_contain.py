@@ -139,6 +139,8 @@ def test_a_cancel_during_either_hook_in_the_job(profile: str, is_stopped: bool) 
         job = stage.ended("early")
         assert (job.state, job.attempt) == ("Cancelled", 1)
         assert len(stage.calls("early", "Epilog")) == 1
+        assert [node.name for node in stage.nodes().values() if node.drains] == ([] if is_stopped else ["cn01"])
+        stage.settle()
         gate = stage.gate("epilog")
         stage.plan("late", "Epilog", gate.line)
         stage.submit("late", "true", "-w", "cn01")
@@ -212,3 +214,4 @@ def test_hooks_in_the_job_live_through_a_restart_of_craned(point: HookPoint) -> 
         assert (run.outcome.kind, run.scripts[0].last_line) == (OutcomeKind.OK, "survived")
         assert len(stage.calls("lasting", point.value)) == 1
         assert not [node for node in stage.nodes().values() if node.drains]
+        stage.note_idle_processes()

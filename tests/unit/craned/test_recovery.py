@@ -6,8 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from craned.attempts.attempt import AttemptState, Phase, PrologState, advance
-from craned.attempts.effects import KillProcesses, ReportReleased, RunEpilog, RunProlog, TerminateStep
+from craned.attempts.attempt import AttemptState, ExternState, Phase, PrologState, advance
+from craned.attempts.effects import (
+    Effect,
+    EndExtern,
+    KillProcesses,
+    ReportReleased,
+    ResumeEpilog,
+    ResumeProlog,
+    RunEpilog,
+    RunProlog,
+    StartExtern,
+    StopProlog,
+    TerminateStep,
+)
 from craned.attempts.events import (
     EpilogEnded,
     EpilogStarted,
@@ -32,6 +44,7 @@ from craned.attempts.records import (
 from craned.attempts.recovery import Continuation, continuation, remember, tombstone
 from craned.attempts.reports import Report, ReportHook
 from cranehooks.journal import Record
+from cranehooks.model.ids import EXTERN_STEP
 from cranehooks.model.job import JobKind, JobOnNode, JobSpec, NodeShare
 from cranehooks.model.outcome import OutcomeKind
 from cranehooks.model.points import HookPoint
@@ -49,6 +62,7 @@ from tests.unit.craned.test_attempt import (
     a_run,
     after,
     new,
+    reachable,
     watch,
 )
 
@@ -119,6 +133,34 @@ def test_a_restart_at_any_point_keeps_the_promises(events: list[Event], has_rebo
         assert any(isinstance(effect, RunEpilog) for effect in after_restart.effects)
     if watched.state.prolog is PrologState.QUEUED:
         assert RunProlog() in after_restart.effects
+
+
+@pytest.mark.parametrize("has_rebooted", [False, True])
+@pytest.mark.parametrize("first", [new(contains=True), new(runs_in_job=True)], ids=["Contain", "RunInJob"])
+def test_a_restart_goes_on_with_the_extern_step_and_what_runs_in_it(first: AttemptState, has_rebooted: bool) -> None:
+    for watched in reachable(first):
+        before = watched.state
+        after_restart = continuation(before, "root", 2.5, has_rebooted=has_rebooted)
+        events_did: list[Effect] = []
+        state = before
+        for event in after_restart.events:
+            state, effects = advance(state, event)
+            events_did += effects
+        done = [*events_did, *after_restart.effects]
+        lives_on = before.runs_in_job and before.extern.is_alive and not has_rebooted
+        assert state.prolog is not PrologState.RUNNING or (lives_on and ResumeProlog() in done)
+        assert state.phase is not Phase.EPILOG_RUNNING or (lives_on and ResumeEpilog(state.unkillable) in done)
+        # Nothing waits for something that does not come.
+        if state.extern.is_alive:
+            assert StartExtern() in done if has_rebooted else EXTERN_STEP in after_restart.awaited_steps
+        else:
+            assert EXTERN_STEP not in after_restart.awaited_steps
+        if state.extern is ExternState.ENDING:
+            assert any(isinstance(effect, EndExtern) for effect in done)
+        if state.phase is Phase.CLEANING or (state.phase is Phase.CLOSING and not state.extern.is_alive):
+            assert KillProcesses() in done
+        if state.prolog is PrologState.RUNNING and state.phase is not Phase.HELD:
+            assert StopProlog() in done, "it was asked for before"
 
 
 def test_a_prolog_broken_off_is_lost_and_fails_its_steps() -> None:
