@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import hook_engine, latency, memory, throughput
+from bench import escapes, hook_engine, latency, memory, throughput
 from bench.figures import Figure, Scale, as_record, history_record, table
 
 CHAPTERS: dict[str, Callable[[Scale], list[Figure]]] = {
@@ -20,6 +20,7 @@ CHAPTERS: dict[str, Callable[[Scale], list[Figure]]] = {
     "latency": latency.figures,
     "throughput": throughput.figures,
     "memory": memory.figures,
+    "escapes": escapes.figures,
 }
 
 
