@@ -16,6 +16,7 @@ from cranehooks.model.usage import usage_sum, usage_text
 from cranekit import hostlist
 
 _KIND_NAMES = {JobKind.BATCH: "batch job", JobKind.ALLOCATION: "allocation", JobKind.RUN: "crun"}
+_NODES_TOLD_APART = 8
 _TONES = {"Completed": Tone.GOOD, "Failed": Tone.BAD, "NodeFail": Tone.BAD, "TimedOut": Tone.BAD}
 
 
@@ -105,7 +106,15 @@ def _job_facts(job: JobRecord) -> Iterator[str]:
     if job.busy_nodes:
         yield f"Epilog still runs on {hostlist.fold(list(job.busy_nodes))}"
     yield from _holdings(job)
-    if total := usage_sum(job.usage.values()):
+    yield from _used_by(job)
+
+
+def _used_by(job: JobRecord) -> Iterator[str]:
+    """What it used: by node, of many nodes together."""
+    if 1 < len(job.usage) <= _NODES_TOLD_APART:
+        for node, usage in job.usage.items():
+            yield f"used on {node}: {usage_text(usage)}"
+    elif total := usage_sum(job.usage.values()):
         places = f" on {len(job.usage)} nodes" if len(job.usage) > 1 else ""
         yield f"used {usage_text(total)}{places}"
 

@@ -16,7 +16,7 @@ FOLD_ABOVE = 4
 """More successful runs of one hook in one attempt than this become one row."""
 
 DECISION_KINDS = frozenset({"drained", "requeued", "held", "cancelled", "breaker", "released", "node"})
-_SHOWN_ELSEWHERE = frozenset({"hook"})
+_SHOWN_ELSEWHERE = frozenset({"hook", "usage"})
 _TEXT_ALONE = frozenset({"state", "step", "node"})
 _OUTPUT_LINES = 3
 _NAMES_WIDTH = 26

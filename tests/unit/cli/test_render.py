@@ -12,6 +12,7 @@ from cranecli.render.style import PLAIN, Style, Tone, style_of
 from cranecli.render.table import Column, table
 from cranecli.render.timeline import timeline
 from cranecli.render.words import COLUMNS, duration, last_lines, memory, offset, printable, rfc3339, sentence, shortened
+from cranehooks.model.limits import Usage
 
 FIXTURES = Path(__file__).with_name("fixtures")
 NOW = 1_795_000_000.0
@@ -65,6 +66,24 @@ def test_page_reads_as_the_golden_file(name: str) -> None:
 @pytest.mark.parametrize("name", ["job", "explain_job", "explain_held_job", "explain_node"])
 def test_stories_fit_in_a_hundred_columns(name: str) -> None:
     assert max(len(line) for line in pages()[name]) <= COLUMNS
+
+
+def test_what_a_job_used_is_told_by_node_or_in_all() -> None:
+    def told(nodes: int) -> list[str]:
+        used = {f"cn{number}": Usage(1.5, 1 << 20, 0) for number in range(nodes)}
+        return [line.strip() for line in details.job_details(replace(requeued_job(), usage=used), PLAIN) if "used " in line]
+
+    assert told(0) == []
+    assert told(1) == ["used 1.5 s of CPU, at most 1.0 MiB of memory"]
+    assert told(2) == [f"used on cn{number}: 1.5 s of CPU, at most 1.0 MiB of memory" for number in range(2)]
+    assert told(100) == ["used 150.0 s of CPU, at most 1.0 MiB of memory on 100 nodes"]
+
+
+def test_programs_are_told_what_was_held_and_used() -> None:
+    document = documents.job_document(requeued_job())
+    assert document["usage"] == [{"node": "cn02", "cpu_s": 0.0502, "memory_peak_bytes": 64 << 20, "oom_kills": 1}]
+    assert document["steps"][0]["usage"][0]["cpu_s"] == 0.0441
+    assert document["shares"][0]["devices"] == {"gpu": [0, 2]}
 
 
 def test_a_time_that_is_past_is_no_reason_to_wait() -> None:
