@@ -47,7 +47,7 @@ async def supervise(bootstrap: Bootstrap) -> None:
         craned.send_output(chunk)
 
     window = OutputWindow(send_output)
-    craned = CranedClient(bootstrap, lambda: window.unacknowledged)
+    craned = CranedClient(bootstrap, window)
     async with AsyncExitStack() as resources, asyncio.TaskGroup() as group:
         step: StepRun | ExternRun
         if bootstrap.is_extern:

@@ -7,7 +7,6 @@ not acknowledged, the end. Notices and stdin credit are for the present connecti
 import asyncio
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -22,7 +21,7 @@ from cranehooks.model.run import HookKey, HookRun, RunSpec
 from cranekit import crash_points, frames
 from cranekit.backoff import Backoff
 from csupervisor.bootstrap import Bootstrap
-from csupervisor.stdio import OutputChunk, StreamName
+from csupervisor.stdio import OutputChunk, OutputWindow, StreamName
 from csupervisor.step import StepEnd
 
 FIRST_REDIAL_S: Final = 0.05
@@ -73,9 +72,9 @@ class _ProtocolError(Exception):
 class CranedClient:
     """Both directions. Nothing that is sent waits: output is bounded by its window, the rest by the number of hooks."""
 
-    def __init__(self, bootstrap: Bootstrap, unacknowledged_output: Callable[[], tuple[OutputChunk, ...]]) -> None:
+    def __init__(self, bootstrap: Bootstrap, window: OutputWindow) -> None:
         self._bootstrap = bootstrap
-        self._unacknowledged_output = unacknowledged_output
+        self._window = window
         self._writer: asyncio.StreamWriter | None = None
         self._hook_runs: list[HookRun] = []
         self._is_started = False
@@ -180,13 +179,14 @@ class CranedClient:
             pid=os.getpid(),
             started=self._is_started,
             node_hooks=map(wire.hook_point_to_wire, self._node_hooks),
+            output_taken=self._window.taken_bytes,
         )
         self._send(pb.FromSupervisor(hello=hello))
         for run in self._hook_runs:
             self._send(pb.FromSupervisor(hook_run=wire.hook_run_to_wire(run)))
         if self._is_started:
             self.send_started(self._cgroup)
-        for chunk in self._unacknowledged_output():
+        for chunk in self._window.unacknowledged:
             self.send_output(chunk)
         if self._end is not None:
             self.send_end(self._end)

@@ -48,6 +48,8 @@ class OutputWindow:
         self._limit_bytes = limit_bytes
         self._unacknowledged: deque[OutputChunk] = deque()
         self._in_flight_bytes = 0
+        self.taken_bytes = 0
+        """Of all that was sent, how much is known to have been taken."""
         self._waiting: deque[Callable[[], None]] = deque()
 
     @property
@@ -75,6 +77,7 @@ class OutputWindow:
             taken = min(taken_bytes, len(oldest.data))
             taken_bytes -= taken
             self._in_flight_bytes -= taken
+            self.taken_bytes += taken
             if taken < len(oldest.data):
                 self._unacknowledged.appendleft(OutputChunk(oldest.task_id, oldest.stream, oldest.data[taken:]))
         # Who still finds no room joins the end of the line again.

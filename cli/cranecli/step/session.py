@@ -57,6 +57,8 @@ class StepSession:
         self._is_eof_sent = False
         self._open_nodes = dict(self._nodes)
         self._tasks: dict[int, Body] = {}
+        self._received: dict[int, int] = {}
+        """Bytes of output that each task's node need not send again."""
         self._link: StepLink | None = None
         self._reattach_at: float | None = None
         self._reattach_pause_s = REATTACH_FIRST_S
@@ -84,7 +86,14 @@ class StepSession:
             FrontUnavailableError: there is no connection to the local daemon.
         """
         key = self._key
-        self._link = StepLink(int(key["job_id"]), key["attempt"], key["step_id"], list(self._open_nodes.values()))
+        nodes = [
+            {**node, "output_received": received} if (received := self._received_from(name)) else node
+            for name, node in self._open_nodes.items()
+        ]
+        self._link = StepLink(int(key["job_id"]), key["attempt"], key["step_id"], nodes)
+
+    def _received_from(self, node: str) -> int:
+        return sum(self._received.get(task_id, 0) for task_id in self._placement.get(node, ()))
 
     def run(self) -> int:
         """Until the step is over.
@@ -176,6 +185,7 @@ class StepSession:
         self._reattach_pause_s = REATTACH_FIRST_S
         match event:
             case Output(channel=channel, task_id=task_id, data=data):
+                self._received[task_id] = self._received.get(task_id, 0) + len(data)
                 which = 1 if channel == STDERR else 0
                 self._sinks[which].write(self._lines[which].feed(task_id, data))
             case Notice(text=text):

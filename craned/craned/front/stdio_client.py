@@ -39,6 +39,8 @@ class JoinedNode:
 
     name: str
     address: str
+    received_bytes: int = 0
+    """Of its output, that the front end has got from an earlier connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,11 @@ def step_of(body: dict[str, Any]) -> JoinedStep:  # JSON
     """
     try:
         hello = pb.AttachHello(job_id=int(body["job_id"]), attempt=int(body["attempt"]), step_id=str(body["step_id"]))
-        nodes = tuple(JoinedNode(str(node["node"]), str(node["address"])) for node in body["nodes"])
-    except (KeyError, TypeError, ValueError) as error:
+        nodes = tuple(
+            JoinedNode(str(node["node"]), str(node["address"]), max(0, int(node.get("output_received", 0))))
+            for node in body["nodes"]
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CraneError(ErrorCode.INVALID_ARGUMENT, f"AttachStep: {error!r} in its body") from error
     if not 0 < len(nodes) <= MAX_NODES or not all(node.name and node.address for node in nodes):
         raise CraneError(ErrorCode.INVALID_ARGUMENT, f"AttachStep: expected 1 to {MAX_NODES} nodes with name and address")
@@ -74,6 +79,8 @@ class StepJoin:
         self._request = request
         self._step = step
         self._token = token
+        self._received = {node.name: node.received_bytes for node in step.nodes}
+        """Bytes of each node's output that went to the front end, of this connection and of those before."""
         self._stdin_call: _Call | None = None
         self._stdin_ready = asyncio.Event()
         self._failure: CraneError | None = None
@@ -134,7 +141,10 @@ class StepJoin:
         call: _Call = stub.AttachStep()
         takes_stdin = node is self._step.nodes[0]
         try:
-            await call.write(pb.AttachStepRequest(hello=self._step.hello))
+            hello = pb.AttachHello()
+            hello.CopyFrom(self._step.hello)
+            hello.output_received = self._received[node.name]
+            await call.write(pb.AttachStepRequest(hello=hello))
             if takes_stdin:
                 self._stdin_call = call
                 self._stdin_ready.set()
@@ -154,6 +164,7 @@ class StepJoin:
                 output = response.output
                 # Credit is given for what has been written to the front end's socket, so a slow terminal slows its step.
                 await self._request.send_data(_CHANNELS.get(output.stream, STDOUT_CHANNEL), output.task_id, output.data)
+                self._received[node.name] += len(output.data)
                 with suppress(asyncio.InvalidStateError):
                     await call.write(pb.AttachStepRequest(output_credit=len(output.data)))
             case "stdin_credit":

@@ -81,7 +81,8 @@ class StepStdioService(pb_grpc.StepStdioServiceServicer):
         identity = current_identity()
         if identity.role is not Role.USER:
             raise CraneError(ErrorCode.PERMISSION_DENIED, "steps are joined by users")
-        key = await _hello(request_iterator)
+        hello = await _hello(request_iterator)
+        key = StepKey(JobId(hello.job_id), Attempt(hello.attempt), StepId(hello.step_id))
         if self._waiting >= MAX_WAITING:
             raise CraneError(ErrorCode.RESOURCE_EXHAUSTED, f"{self._waiting} launchers wait here already", retryable=True)
         self._waiting += 1
@@ -94,7 +95,7 @@ class StepStdioService(pb_grpc.StepStdioServiceServicer):
         if active is None:
             yield _ended((), "the step ended before its launcher came; its result is with the controller")
             return
-        async for response in self._serve(active, request_iterator):
+        async for response in self._serve(active, request_iterator, hello.output_received):
             yield response
 
     async def _until_known(self, key: StepKey, identity: Identity) -> AsyncIterator[str]:
@@ -136,10 +137,10 @@ class StepStdioService(pb_grpc.StepStdioServiceServicer):
         return held.job.spec.uid, state.step(key.step_id) is not None, key.step_id in state.ended_steps
 
     async def _serve(
-        self, active: ActiveStep, requests: AsyncIterator[pb.AttachStepRequest]
+        self, active: ActiveStep, requests: AsyncIterator[pb.AttachStepRequest], received_bytes: int
     ) -> AsyncIterator[pb.AttachStepResponse]:
         stream = _Stream()
-        self._steps.attach(active, stream)
+        self._steps.attach(active, stream, received_bytes)
         try:
             async with asyncio.TaskGroup() as group:
                 reading = group.create_task(self._read(active, stream, requests))
@@ -203,10 +204,10 @@ def _ended(tasks: tuple[TaskEnd, ...], reason: str) -> pb.AttachStepResponse:
     return pb.AttachStepResponse(ended=pb.StepPartEnded(tasks=[task_end_to_wire(task) for task in tasks], reason=reason))
 
 
-async def _hello(requests: AsyncIterator[pb.AttachStepRequest]) -> StepKey:
+async def _hello(requests: AsyncIterator[pb.AttachStepRequest]) -> pb.AttachHello:
     with suppress(StopAsyncIteration, TimeoutError):
         async with asyncio.timeout(HELLO_WITHIN_S):
             first = await anext(requests)
         if first.WhichOneof("message") == "hello":
-            return StepKey(JobId(first.hello.job_id), Attempt(first.hello.attempt), StepId(first.hello.step_id))
+            return first.hello
     raise CraneError(ErrorCode.INVALID_ARGUMENT, "AttachStep begins with a hello")

@@ -235,12 +235,13 @@ class Steps:
 
     # ---- for launchers
 
-    def attach(self, active: ActiveStep, launcher: Launcher) -> None:
-        """It gets the output from now on, and all that was not consumed; one that was there before is replaced."""
+    def attach(self, active: ActiveStep, launcher: Launcher, received_bytes: int = 0) -> None:
+        """It gets the output from now on, and all behind what it has received that was not consumed; one that was there before is replaced."""
         if active.launcher is not None:
             active.launcher.replaced()
         active.launcher = launcher
-        active.output.rewind()
+        if credited := active.output.resume(received_bytes):
+            active.tell(OutputTaken(credited))
         active.stdin.new_launcher()
         active.stdin_credit = 0
         active.tell(LauncherPresence(is_attached=True))
@@ -282,8 +283,7 @@ class Steps:
         if active.link is not None:
             active.link.close()
         active.link = link
-        # It sends again all that it was not credited.
-        active.output.drop()
+        active.output.begin_at(link.hello.output_taken_bytes)
         self._watch_process(active, link.hello.pid)
         active.stirred.set()
         link.send(LauncherPresence(active.launcher is not None))
@@ -325,7 +325,8 @@ class Steps:
                     active.hook_runs.add(run.key.run_id)
                     await self._listening.hook_ended(run)
             case Written(output):
-                active.output.put(output)
+                if known := active.output.put(output):
+                    link.send(OutputTaken(known))
                 active.wake_launcher()
             case StdinTaken(count_bytes):
                 active.stdin_credit += active.stdin.credited(count_bytes)

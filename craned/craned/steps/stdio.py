@@ -1,7 +1,8 @@
 """A step's standard streams between its supervisor and its launcher: nothing is lost when either comes back, and nothing piles up.
 
 Output: the supervisor may have `WINDOW_BYTES` that its launcher has not consumed; so much is kept here, and given again to a launcher that
-comes after one that was lost. Input: a launcher may have as much under way; what an earlier launcher has under way is not credited to the next.
+comes after one that was lost. All three count the bytes of the step on this node from its start, so that a launcher that joins again gets
+what it has not got, whichever credit was lost on the way. Input: a launcher may have as much under way; what an earlier launcher has under way is not credited to the next.
 """
 
 from collections import deque
@@ -38,6 +39,12 @@ class OutputWindow:
     _kept: deque[Output] = field(default_factory=deque)
     _sent: int = 0
     """How many of those kept went to the present launcher."""
+    _position: int = 0
+    """Of the first byte that is kept, or comes next."""
+    _incoming: int = 0
+    """Of the next byte that the supervisor sends."""
+    _received: int = 0
+    """The launcher has all before this position."""
 
     @property
     def kept_bytes(self) -> int:
@@ -47,8 +54,26 @@ class OutputWindow:
     def is_all_sent(self) -> bool:
         return self._sent == len(self._kept)
 
-    def put(self, output: Output) -> None:
-        self._kept.append(output)
+    def begin_at(self, position: int) -> None:
+        """The supervisor has dialled, and sends again all output from there on."""
+        self._incoming = position
+        if position > self._position + self.kept_bytes:
+            # This node daemon is a new one: what came before is gone, and was taken.
+            self._kept.clear()
+            self._sent = 0
+            self._position = position
+
+    def put(self, output: Output) -> int:
+        """More output; how much of it the launcher has already, which is what the supervisor is credited at once."""
+        start, size, end = self._incoming, len(output.data), self._position + self.kept_bytes
+        self._incoming += size
+        repeated = max(0, min(size, end - start))
+        credited = max(0, min(repeated, self._position - start))
+        received = max(0, min(size - repeated, self._received - end))
+        self._position += received
+        if fresh := output.data[repeated + received :]:
+            self._kept.append(Output(output.task_id, output.stream, fresh))
+        return credited + received
 
     def take(self) -> Output | None:
         """The next to send to the launcher."""
@@ -71,17 +96,26 @@ class OutputWindow:
                 taken = count_bytes
             count_bytes -= taken
             credited += taken
+        self._position += credited
         return credited
 
-    def rewind(self) -> None:
-        """A new launcher: it gets all that none has consumed."""
+    def resume(self, received: int) -> int:
+        """A launcher joins that has got so many bytes before: it gets all that is behind them and that none has consumed.
+
+        Returns how much the supervisor is credited: what was received, and whose credit was lost.
+        """
+        self._sent = len(self._kept)
+        credited = self.consumed(received - self._position)
         self._sent = 0
+        self._received = received
+        return credited
 
     def drop(self) -> int:
         """Nobody will take it; how much the supervisor is credited."""
         dropped = self.kept_bytes
         self._kept.clear()
         self._sent = 0
+        self._position += dropped
         return dropped
 
 

@@ -33,6 +33,8 @@ class Hello:
     """Whether its tasks were started before."""
     node_hooks: frozenset[HookPoint] = frozenset()
     """What the extern step was asked to run so far."""
+    output_taken_bytes: int = 0
+    """Of its output, in all; what it sends again begins behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ def _from_wire(message: pb.FromSupervisor) -> FromSupervisor:
             hello = message.hello
             key = StepKey(JobId(hello.job_id), Attempt(hello.attempt), StepId(hello.step_id))
             node_hooks = frozenset(map(wire.hook_point_from_wire, hello.node_hooks))
-            return Hello(key, hello.nonce, hello.pid, hello.started, node_hooks)
+            return Hello(key, hello.nonce, hello.pid, hello.started, node_hooks, hello.output_taken)
         case "tasks_started":
             return Started(message.tasks_started.cgroup)
         case "hook_run":

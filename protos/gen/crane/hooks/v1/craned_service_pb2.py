@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from crane.hooks.v1 import job_pb2 as crane_dot_hooks_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#crane/hooks/v1/craned_service.proto\x12\x0e\x63rane.hooks.v1\x1a\x18\x63rane/hooks/v1/job.proto\";\n\x11PrepareJobRequest\x12&\n\x03job\x18\x01 \x01(\x0b\x32\x19.crane.hooks.v1.JobOnNode\"\x14\n\x12PrepareJobResponse\"`\n\x0eRunStepRequest\x12&\n\x03job\x18\x01 \x01(\x0b\x32\x19.crane.hooks.v1.JobOnNode\x12&\n\x04step\x18\x02 \x01(\x0b\x32\x18.crane.hooks.v1.StepSpec\"\x11\n\x0fRunStepResponse\"y\n\x12SignalTasksRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0f\n\x07step_id\x18\x03 \x01(\t\x12\x0e\n\x06signal\x18\x04 \x01(\x05\x12\x11\n\tterminate\x18\x05 \x01(\x08\x12\x0e\n\x06reason\x18\x06 \x01(\t\"\x15\n\x13SignalTasksResponse\"\xa7\x01\n\x11ReleaseJobRequest\x12&\n\x03job\x18\x01 \x01(\x0b\x32\x19.crane.hooks.v1.JobOnNode\x12(\n\x04\x65xit\x18\x02 \x01(\x0b\x32\x1a.crane.hooks.v1.ExitStatus\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x30\n\x0c\x64\x65rived_exit\x18\x04 \x01(\x0b\x32\x1a.crane.hooks.v1.ExitStatus\"\x14\n\x12ReleaseJobResponse\"?\n\x0b\x41ttachHello\x12\x0e\n\x06job_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0f\n\x07step_id\x18\x03 \x01(\t\"&\n\tStdinData\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0b\n\x03\x65of\x18\x02 \x01(\x08\"\x91\x01\n\x11\x41ttachStepRequest\x12,\n\x05hello\x18\x01 \x01(\x0b\x32\x1b.crane.hooks.v1.AttachHelloH\x00\x12*\n\x05stdin\x18\x02 \x01(\x0b\x32\x19.crane.hooks.v1.StdinDataH\x00\x12\x17\n\routput_credit\x18\x03 \x01(\x04H\x00\x42\t\n\x07message\"Y\n\nTaskOutput\x12\x0f\n\x07task_id\x18\x01 \x01(\r\x12,\n\x06stream\x18\x02 \x01(\x0e\x32\x1c.crane.hooks.v1.OutputStream\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x1a\n\nStepNotice\x12\x0c\n\x04text\x18\x01 \x01(\t\"G\n\rStepPartEnded\x12&\n\x05tasks\x18\x01 \x03(\x0b\x32\x17.crane.hooks.v1.TaskEnd\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xc3\x01\n\x12\x41ttachStepResponse\x12,\n\x06output\x18\x01 \x01(\x0b\x32\x1a.crane.hooks.v1.TaskOutputH\x00\x12\x16\n\x0cstdin_credit\x18\x02 \x01(\x04H\x00\x12,\n\x06notice\x18\x03 \x01(\x0b\x32\x1a.crane.hooks.v1.StepNoticeH\x00\x12.\n\x05\x65nded\x18\x04 \x01(\x0b\x32\x1d.crane.hooks.v1.StepPartEndedH\x00\x42\t\n\x07message*a\n\x0cOutputStream\x12\x1d\n\x19OUTPUT_STREAM_UNSPECIFIED\x10\x00\x12\x18\n\x14OUTPUT_STREAM_STDOUT\x10\x01\x12\x18\n\x14OUTPUT_STREAM_STDERR\x10\x02\x32\xdd\x02\n\rCranedService\x12S\n\nPrepareJob\x12!.crane.hooks.v1.PrepareJobRequest\x1a\".crane.hooks.v1.PrepareJobResponse\x12J\n\x07RunStep\x12\x1e.crane.hooks.v1.RunStepRequest\x1a\x1f.crane.hooks.v1.RunStepResponse\x12V\n\x0bSignalTasks\x12\".crane.hooks.v1.SignalTasksRequest\x1a#.crane.hooks.v1.SignalTasksResponse\x12S\n\nReleaseJob\x12!.crane.hooks.v1.ReleaseJobRequest\x1a\".crane.hooks.v1.ReleaseJobResponse2k\n\x10StepStdioService\x12W\n\nAttachStep\x12!.crane.hooks.v1.AttachStepRequest\x1a\".crane.hooks.v1.AttachStepResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#crane/hooks/v1/craned_service.proto\x12\x0e\x63rane.hooks.v1\x1a\x18\x63rane/hooks/v1/job.proto\";\n\x11PrepareJobRequest\x12&\n\x03job\x18\x01 \x01(\x0b\x32\x19.crane.hooks.v1.JobOnNode\"\x14\n\x12PrepareJobResponse\"`\n\x0eRunStepRequest\x12&\n\x03job\x18\x01 \x01(\x0b\x32\x19.crane.hooks.v1.JobOnNode\x12&\n\x04step\x18\x02 \x01(\x0b\x32\x18.crane.hooks.v1.StepSpec\"\x11\n\x0fRunStepResponse\"y\n\x12SignalTasksRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0f\n\x07step_id\x18\x03 \x01(\t\x12\x0e\n\x06signal\x18\x04 \x01(\x05\x12\x11\n\tterminate\x18\x05 \x01(\x08\x12\x0e\n\x06reason\x18\x06 \x01(\t\"\x15\n\x13SignalTasksResponse\"\xa7\x01\n\x11ReleaseJobRequest\x12&\n\x03job\x18\x01 \x01(\x0b\x32\x19.crane.hooks.v1.JobOnNode\x12(\n\x04\x65xit\x18\x02 \x01(\x0b\x32\x1a.crane.hooks.v1.ExitStatus\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x30\n\x0c\x64\x65rived_exit\x18\x04 \x01(\x0b\x32\x1a.crane.hooks.v1.ExitStatus\"\x14\n\x12ReleaseJobResponse\"X\n\x0b\x41ttachHello\x12\x0e\n\x06job_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0f\n\x07step_id\x18\x03 \x01(\t\x12\x17\n\x0foutput_received\x18\x04 \x01(\x04\"&\n\tStdinData\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0b\n\x03\x65of\x18\x02 \x01(\x08\"\x91\x01\n\x11\x41ttachStepRequest\x12,\n\x05hello\x18\x01 \x01(\x0b\x32\x1b.crane.hooks.v1.AttachHelloH\x00\x12*\n\x05stdin\x18\x02 \x01(\x0b\x32\x19.crane.hooks.v1.StdinDataH\x00\x12\x17\n\routput_credit\x18\x03 \x01(\x04H\x00\x42\t\n\x07message\"Y\n\nTaskOutput\x12\x0f\n\x07task_id\x18\x01 \x01(\r\x12,\n\x06stream\x18\x02 \x01(\x0e\x32\x1c.crane.hooks.v1.OutputStream\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x1a\n\nStepNotice\x12\x0c\n\x04text\x18\x01 \x01(\t\"G\n\rStepPartEnded\x12&\n\x05tasks\x18\x01 \x03(\x0b\x32\x17.crane.hooks.v1.TaskEnd\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xc3\x01\n\x12\x41ttachStepResponse\x12,\n\x06output\x18\x01 \x01(\x0b\x32\x1a.crane.hooks.v1.TaskOutputH\x00\x12\x16\n\x0cstdin_credit\x18\x02 \x01(\x04H\x00\x12,\n\x06notice\x18\x03 \x01(\x0b\x32\x1a.crane.hooks.v1.StepNoticeH\x00\x12.\n\x05\x65nded\x18\x04 \x01(\x0b\x32\x1d.crane.hooks.v1.StepPartEndedH\x00\x42\t\n\x07message*a\n\x0cOutputStream\x12\x1d\n\x19OUTPUT_STREAM_UNSPECIFIED\x10\x00\x12\x18\n\x14OUTPUT_STREAM_STDOUT\x10\x01\x12\x18\n\x14OUTPUT_STREAM_STDERR\x10\x02\x32\xdd\x02\n\rCranedService\x12S\n\nPrepareJob\x12!.crane.hooks.v1.PrepareJobRequest\x1a\".crane.hooks.v1.PrepareJobResponse\x12J\n\x07RunStep\x12\x1e.crane.hooks.v1.RunStepRequest\x1a\x1f.crane.hooks.v1.RunStepResponse\x12V\n\x0bSignalTasks\x12\".crane.hooks.v1.SignalTasksRequest\x1a#.crane.hooks.v1.SignalTasksResponse\x12S\n\nReleaseJob\x12!.crane.hooks.v1.ReleaseJobRequest\x1a\".crane.hooks.v1.ReleaseJobResponse2k\n\x10StepStdioService\x12W\n\nAttachStep\x12!.crane.hooks.v1.AttachStepRequest\x1a\".crane.hooks.v1.AttachStepResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'crane.hooks.v1.craned_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OUTPUTSTREAM']._serialized_start=1262
-  _globals['_OUTPUTSTREAM']._serialized_end=1359
+  _globals['_OUTPUTSTREAM']._serialized_start=1287
+  _globals['_OUTPUTSTREAM']._serialized_end=1384
   _globals['_PREPAREJOBREQUEST']._serialized_start=81
   _globals['_PREPAREJOBREQUEST']._serialized_end=140
   _globals['_PREPAREJOBRESPONSE']._serialized_start=142
@@ -51,21 +51,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELEASEJOBRESPONSE']._serialized_start=597
   _globals['_RELEASEJOBRESPONSE']._serialized_end=617
   _globals['_ATTACHHELLO']._serialized_start=619
-  _globals['_ATTACHHELLO']._serialized_end=682
-  _globals['_STDINDATA']._serialized_start=684
-  _globals['_STDINDATA']._serialized_end=722
-  _globals['_ATTACHSTEPREQUEST']._serialized_start=725
-  _globals['_ATTACHSTEPREQUEST']._serialized_end=870
-  _globals['_TASKOUTPUT']._serialized_start=872
-  _globals['_TASKOUTPUT']._serialized_end=961
-  _globals['_STEPNOTICE']._serialized_start=963
-  _globals['_STEPNOTICE']._serialized_end=989
-  _globals['_STEPPARTENDED']._serialized_start=991
-  _globals['_STEPPARTENDED']._serialized_end=1062
-  _globals['_ATTACHSTEPRESPONSE']._serialized_start=1065
-  _globals['_ATTACHSTEPRESPONSE']._serialized_end=1260
-  _globals['_CRANEDSERVICE']._serialized_start=1362
-  _globals['_CRANEDSERVICE']._serialized_end=1711
-  _globals['_STEPSTDIOSERVICE']._serialized_start=1713
-  _globals['_STEPSTDIOSERVICE']._serialized_end=1820
+  _globals['_ATTACHHELLO']._serialized_end=707
+  _globals['_STDINDATA']._serialized_start=709
+  _globals['_STDINDATA']._serialized_end=747
+  _globals['_ATTACHSTEPREQUEST']._serialized_start=750
+  _globals['_ATTACHSTEPREQUEST']._serialized_end=895
+  _globals['_TASKOUTPUT']._serialized_start=897
+  _globals['_TASKOUTPUT']._serialized_end=986
+  _globals['_STEPNOTICE']._serialized_start=988
+  _globals['_STEPNOTICE']._serialized_end=1014
+  _globals['_STEPPARTENDED']._serialized_start=1016
+  _globals['_STEPPARTENDED']._serialized_end=1087
+  _globals['_ATTACHSTEPRESPONSE']._serialized_start=1090
+  _globals['_ATTACHSTEPRESPONSE']._serialized_end=1285
+  _globals['_CRANEDSERVICE']._serialized_start=1387
+  _globals['_CRANEDSERVICE']._serialized_end=1736
+  _globals['_STEPSTDIOSERVICE']._serialized_start=1738
+  _globals['_STEPSTDIOSERVICE']._serialized_end=1845
 # @@protoc_insertion_point(module_scope)

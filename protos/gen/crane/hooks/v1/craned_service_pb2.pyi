@@ -218,19 +218,23 @@ class AttachHello(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     STEP_ID_FIELD_NUMBER: _builtins.int
+    OUTPUT_RECEIVED_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     attempt: _builtins.int
     step_id: _builtins.str
+    output_received: _builtins.int
+    """Bytes of output of this node that the launcher has got already, from all streams before: the node goes on behind them."""
     def __init__(
         self,
         *,
         job_id: _builtins.int = ...,
         attempt: _builtins.int = ...,
         step_id: _builtins.str = ...,
+        output_received: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "job_id", b"job_id", "step_id", b"step_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "job_id", b"job_id", "output_received", b"output_received", "step_id", b"step_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

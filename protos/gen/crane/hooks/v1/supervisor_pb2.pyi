@@ -564,6 +564,7 @@ class SupervisorHello(_message.Message):
     PID_FIELD_NUMBER: _builtins.int
     STARTED_FIELD_NUMBER: _builtins.int
     NODE_HOOKS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TAKEN_FIELD_NUMBER: _builtins.int
     job_id: _builtins.int
     attempt: _builtins.int
     step_id: _builtins.str
@@ -571,6 +572,8 @@ class SupervisorHello(_message.Message):
     pid: _builtins.int
     started: _builtins.bool
     """Whether its tasks were started before."""
+    output_taken: _builtins.int
+    """Bytes of output for which it was given credit, in all: what it sends again begins behind them."""
     @_builtins.property
     def node_hooks(self) -> _containers.RepeatedScalarFieldContainer[_hook_pb2.HookPoint.ValueType]:
         """Of the extern step: node hooks that it was asked to run, whether they run or have ended."""
@@ -585,10 +588,11 @@ class SupervisorHello(_message.Message):
         pid: _builtins.int = ...,
         started: _builtins.bool = ...,
         node_hooks: _abc.Iterable[_hook_pb2.HookPoint.ValueType] | None = ...,
+        output_taken: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "job_id", b"job_id", "node_hooks", b"node_hooks", "nonce", b"nonce", "pid", b"pid", "started", b"started", "step_id", b"step_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "job_id", b"job_id", "node_hooks", b"node_hooks", "nonce", b"nonce", "output_taken", b"output_taken", "pid", b"pid", "started", b"started", "step_id", b"step_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
