@@ -123,10 +123,11 @@ async def serve(configuration: Configuration, places: Places, helpers: Helpers, 
         steps = Steps(node.name, starter, processes, files)
         hooks = NodeHooks(node.name, own_user(), helpers.spawner, metrics, processes, ExternHooks(steps, cells))
         server = GrpcServer(
-            [_prepared(node.address)],
+            [_prepared(node.listen)],
             authenticator=Authenticator(secret, settings.cluster_name),
             registry=registry,
             reflected_services=SERVICES if settings.enable_reflection else (),
+            keepalive_s=settings.keepalive_s,
         )
         CranedService(node.name, attempts, configuration.hook_settings).join(server.raw)
         StepStdioService(node.name, attempts, steps).join(server.raw)
@@ -152,10 +153,13 @@ async def serve(configuration: Configuration, places: Places, helpers: Helpers, 
                 await _end_kept(processes, memory)
             await _recover(attempts, ledger, memory, hooks.user, has_rebooted=has_rebooted)
             async with serve_local(places.supervisors_socket, 0o600, supervisor_handler(nonces, steps.serve_supervisor)):
-                [address] = await server.start()
+                [listening] = await server.start()
+                address = listening if node.listen == node.address else node.address
                 try:
                     channel_metadata = daemon_metadata(secret, Role.NODE, node.name)
-                    async with open_channel(settings.control_address, metadata=channel_metadata) as channel:
+                    async with open_channel(
+                        settings.control_address, metadata=channel_metadata, keepalive_s=settings.keepalive_s
+                    ) as channel:
                         session = ControllerSession(
                             ControllerClient(channel),
                             _cards(configuration, boot, address, driver, lost),
@@ -214,7 +218,7 @@ async def serve_login(configuration: Configuration, run_dir: Path, stop: Stop, r
 @asynccontextmanager
 async def _front(configuration: Configuration, secret: bytes, run_dir: Path, registry: CollectorRegistry) -> AsyncIterator[None]:
     settings = configuration.settings
-    async with open_channel(settings.control_address) as channel:
+    async with open_channel(settings.control_address, keepalive_s=settings.keepalive_s) as channel:
         desk = FrontDesk(
             configuration.node_name,
             settings.cluster_name,
@@ -222,6 +226,7 @@ async def _front(configuration: Configuration, secret: bytes, run_dir: Path, reg
             channel,
             TokenMinter(secret, settings.cluster_name),
             FrontMetrics(registry),
+            settings.keepalive_s,
         )
         async with desk.serving(run_dir / "front.sock"):
             yield

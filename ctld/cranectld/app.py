@@ -90,7 +90,11 @@ async def serve(configuration: Configuration, stop: Stop, ready_file: Path | Non
 
         external = ExternalScheduling() if settings.scheduler.kind is SchedulerKind.EXTERNAL else None
         links = CranedLinks(
-            daemon_metadata(secret, Role.CONTROLLER), store.flushed_or_retrying, lambda *refused: _refused(controller, *refused)
+            daemon_metadata(secret, Role.CONTROLLER),
+            store.flushed_or_retrying,
+            lambda *refused: _refused(controller, *refused),
+            lambda node: sessions.must_register(node),  # noqa: PLW0108 - there are sessions by then
+            keepalive_s=settings.keepalive_s,
         )
         controller = Controller(
             cluster=settings.cluster_name,
@@ -136,6 +140,7 @@ async def serve(configuration: Configuration, stop: Stop, ready_file: Path | Non
             authenticator=Authenticator(secret, settings.cluster_name),
             registry=registry,
             reflected_services=SERVICES if settings.enable_reflection else (),
+            keepalive_s=settings.keepalive_s,
         )
         port = ExternalPort(controller, lambda: configuration.admission) if external is not None else None
         add_services(

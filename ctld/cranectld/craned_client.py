@@ -15,10 +15,13 @@ from cranehooks.model.ids import NodeName
 from cranehooks.wire import exit_status_to_wire, job_on_node_to_wire, step_spec_to_wire
 from cranekit.backoff import Backoff
 from cranekit.rpc.channel import open_channel
+from cranekit.rpc.server import KEEPALIVE_S
 
 _log = structlog.get_logger()
 
 CALL_DEADLINE_S = 10.0
+SURPRISES = 5
+"""How often in a row a command is repeated whose failure may be the connection's as well as the node's."""
 MAX_QUEUED = 10_000
 """Commands waiting for one node; a node that falls further behind is connected anew, which brings what still matters."""
 
@@ -33,6 +36,10 @@ _RETRIED = frozenset(
 )
 
 
+_SURPRISING = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL})
+"""What a broken connection may look like, and a fault of the node."""
+
+
 class CranedLinks:
     """`ports.NodeLinks` over gRPC. `run` must be running."""
 
@@ -41,8 +48,15 @@ class CranedLinks:
         credentials: Sequence[tuple[str, str]],
         settled: Callable[[], Awaitable[None]],
         refused: Callable[[NodeName, NodeCommand, str], None],
+        behind: Callable[[NodeName], None],
+        *,
+        keepalive_s: float = KEEPALIVE_S,
     ) -> None:
-        """`settled` is awaited before a command leaves (its cause is durable then); `refused` hears what a node rejects for good."""
+        """`settled` is awaited before a command leaves (its cause is durable then); `refused` hears what a node rejects for good, `behind` of a
+        node that has to be told everything anew.
+        """
+        self.keepalive_s = keepalive_s
+        self.behind = behind
         self.credentials = credentials
         self.settled = settled
         self.refused = refused
@@ -95,8 +109,9 @@ class _Link:
 
     def put(self, command: NodeCommand) -> None:
         if len(self._queue) >= MAX_QUEUED:
-            _log.error("node.commands_dropped", node=self.node, queued=len(self._queue))
+            _log.error("node.commands_dropped", node=self.node, queued=len(self._queue), meaning="it registers anew")
             self._queue.clear()
+            self._owner.behind(self.node)
         self._queue.append(command)
         self._ready.set()
 
@@ -105,9 +120,10 @@ class _Link:
         self._ready.set()
 
     async def _run(self) -> None:
-        async with open_channel(self.address, metadata=self._owner.credentials) as channel:
+        async with open_channel(self.address, metadata=self._owner.credentials, keepalive_s=self._owner.keepalive_s) as channel:
             stub = rpc.CranedServiceStub(channel)
             backoff = Backoff(first_s=0.1, cap_s=5.0)
+            surprises = 0
             while True:
                 while not self._queue:
                     self._ready.clear()
@@ -117,12 +133,14 @@ class _Link:
                 try:
                     await _call(stub, command)
                 except grpc.aio.AioRpcError as error:
-                    if error.code() in _RETRIED:
+                    surprises = surprises + 1 if error.code() in _SURPRISING else 0
+                    if error.code() in _RETRIED or 0 < surprises < SURPRISES:
                         _log.info("node.command_retried", node=self.node, command=type(command).__name__, code=error.code().name)
                         await asyncio.sleep(backoff.next_s())
                         continue
                     self._owner.refused(self.node, command, f"{error.code().name}: {error.details()}")
                 backoff.reset()
+                surprises = 0
                 if self._queue and self._queue[0] is command:
                     self._queue.popleft()
 

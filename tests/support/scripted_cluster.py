@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
@@ -111,6 +111,7 @@ class ScriptedCluster:
         lists: Mapping[str, Sequence[str]] | None = None,
         hooks: Mapping[str, object] | None = None,
         is_brief: bool = False,
+        make_cluster: Callable[[LocalConfig], LocalCluster] = lambda config: LocalCluster(config=config),
         **settings: object,
     ) -> None:
         """Prepares; nothing is started yet.
@@ -123,6 +124,7 @@ class ScriptedCluster:
             lists: Points that have several scripts, with their names; the pattern `<point>.d/*` finds them.
             hooks: More keys of JobLifecycleHook.
             is_brief: Whether calls are noted with no more than where and when they were: by a shell, for very many of them.
+            make_cluster: What runs it.
             **settings: More keys at the top of the configuration.
         """
         self.directory = Path(mkdtemp(prefix="crane-trial-", dir="/tmp"))
@@ -144,7 +146,7 @@ class ScriptedCluster:
                 self._install(f"{point}.d/{name}")
         section |= {"KillGrace": 0.5, **(hooks or {})}
         node_list = tuple(LocalNode(f"cn{number:02d}", cpus, devices=tuple(devices)) for number in range(1, nodes + 1))
-        self.cluster = LocalCluster(config=LocalConfig(node_list, {**_QUICK, **settings, "JobLifecycleHook": section}))
+        self.cluster = make_cluster(LocalConfig(node_list, {**_QUICK, **settings, "JobLifecycleHook": section}))
         self._idle_processes: set[int] = set()
 
     def __enter__(self) -> Self:

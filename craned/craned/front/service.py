@@ -32,8 +32,12 @@ class FrontDesk:
         channel: grpc.aio.Channel,
         minter: TokenMinter,
         metrics: FrontMetrics,
+        keepalive_s: float,
     ) -> None:
-        """`node`: None on a login host. `channel` leads to the controller and carries no credentials of its own."""
+        """`node`: None on a login host. `channel` leads to the controller and carries no credentials of its own; `keepalive_s` is for the
+        connections to the nodes of a step.
+        """
+        self._keepalive_s = keepalive_s
         self._node = node
         self._cluster = cluster
         self._hooks = hooks
@@ -71,7 +75,7 @@ class FrontDesk:
         )
 
     async def _attach_step(self, request: FrontRequest) -> None:
-        await StepJoin(request, step_of(request.body), lambda: self._minter.mint(request.identity)).run()
+        await StepJoin(request, step_of(request.body), lambda: self._minter.mint(request.identity), self._keepalive_s).run()
 
 
 def _point(hooks: HookSettings, point: HookPoint) -> dict[str, Any]:  # JSON

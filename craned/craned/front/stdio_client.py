@@ -74,8 +74,9 @@ def step_of(body: dict[str, Any]) -> JoinedStep:  # JSON
 class StepJoin:
     """One front end with all nodes of its step."""
 
-    def __init__(self, request: FrontRequest, step: JoinedStep, token: Callable[[], str]) -> None:
-        """`token` mints a fresh token of the user."""
+    def __init__(self, request: FrontRequest, step: JoinedStep, token: Callable[[], str], keepalive_s: float) -> None:
+        """`token` mints a fresh token of the user; `keepalive_s` as for `open_channel`."""
+        self._keepalive_s = keepalive_s
         self._request = request
         self._step = step
         self._token = token
@@ -122,7 +123,8 @@ class StepJoin:
         backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         has_told = False
         while True:
-            async with open_channel(node.address, metadata=user_metadata(self._token())) as channel:
+            metadata = user_metadata(self._token())
+            async with open_channel(node.address, metadata=metadata, keepalive_s=self._keepalive_s) as channel:
                 try:
                     if await self._converse(node, channel):
                         return

@@ -106,6 +106,7 @@ class NodeSessions:
         self._heard: dict[NodeName, float] = {}
         """Monotonic time of the last word of each node that is Up, or was held Up over a restart."""
         self._acknowledged: dict[tuple[NodeName, str], int] = {}
+        self._must_register: set[NodeName] = set()
 
     def register(self, registration: Registration) -> bool:
         """Takes a node in, and has it told what it should know. Returns whether its configuration differs from the controller's.
@@ -139,6 +140,7 @@ class NodeSessions:
             _log.warning("node.config_differs", node=node.name, digest=registration.config_digest, ours=self.config_digest())
         commands = self._commands_for(node.name, registration.attempts)
         self._links.connect(node.name, registration.address, commands)
+        self._must_register.discard(node.name)
         return differs
 
     def _commands_for(self, name: NodeName, attempts: Sequence[AttemptKey]) -> list[NodeCommand]:
@@ -176,6 +178,10 @@ class NodeSessions:
         spec = known.spec if known is not None else JobSpec(JobKind.BATCH, uid=0, gid=0, user="")
         share = NodeShare(name, 1, spec.cpus_per_task, spec.memory_per_node_bytes)
         return JobOnNode(key.job_id, key.attempt, spec, (name,), share, self._controller.cluster)
+
+    def must_register(self, name: NodeName) -> None:
+        """What was queued for the node was dropped: at its next word it is asked to register, which brings what still matters."""
+        self._must_register.add(name)
 
     def heard(self, name: NodeName) -> None:
         """The node lives, whatever else it wanted."""
@@ -263,7 +269,7 @@ class NodeSessions:
 
     def _registered(self, name: NodeName, instance: str) -> Node:
         node = self._node(name)
-        if not node.up or node.instance != instance:
+        if not node.up or node.instance != instance or name in self._must_register:
             raise CraneError(ErrorCode.FAILED_PRECONDITION, f"node {name}: register first", retryable=True)
         return node
 

@@ -53,7 +53,9 @@ class NodeSettings:
 
     name: NodeName
     address: str
-    """`host:port` or `unix:/path` of its craned."""
+    """`host:port` or `unix:/path` of its craned, for those who call it."""
+    listen: str
+    """Where its craned listens."""
     cpus: float
     memory_bytes: int
     gres: str
@@ -125,7 +127,8 @@ class ClusterSettings(Section):
     drain_window: Seconds = 3600.0
     """Seconds over which drains are counted for `MaxDrainsPerScript`. Default 3600."""
     heartbeat_interval: Seconds = 5.0
-    """Seconds between the heartbeats of a node. Default 5."""
+    """Seconds between the heartbeats of a node. After twice as long a silent connection between daemons is asked whether it lives, and
+    given up when it does not answer for as long. Default 5."""
     node_down_timeout: Seconds = 60.0
     """Seconds of silence after which a node is Down and its jobs end there. At least three times `HeartbeatInterval`, so that one lost
     heartbeat changes nothing. Default 60."""
@@ -188,6 +191,11 @@ class ClusterSettings(Section):
         return self.control_address_given or self.cranectld_listen
 
     @property
+    def keepalive_s(self) -> float:
+        """How long a silent connection between daemons is trusted, and then waited for: together well below NodeDownTimeout."""
+        return 2 * self.heartbeat_interval
+
+    @property
     def cluster_secret_file(self) -> str:
         return self.cluster_secret_file_given or f"{self.config_dir}/cluster.secret"
 
@@ -208,6 +216,7 @@ class ClusterSettings(Section):
                 NodeSettings(
                     name=NodeName(name),
                     address=group.address.replace("{name}", name),
+                    listen=(group.listen or group.address).replace("{name}", name),
                     cpus=group.cpu,
                     memory_bytes=group.memory,
                     gres=counts_of(group.gres),

@@ -145,6 +145,8 @@ class NodeGroup(Section):
     address: Address
     """Where craned of each node listens: `127.0.0.1:10010`, or `unix:/run/crane/{name}/craned.sock` with `{name}` for the node's
     name. No two nodes may share an address."""
+    listen: Address | None = None
+    """Where craned of each node listens when others reach it elsewhere, at `address`: by way of a relay. Default: `address`."""
     cpu: Annotated[float, Field(gt=0, le=65536)] = 1.0
     """CPUs of each node that jobs may use. Default 1."""
     memory: Size = 1 << 30

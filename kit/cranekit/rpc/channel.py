@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from cranekit import crash_points
-from cranekit.rpc.server import OPTIONS
+from cranekit.rpc.server import KEEPALIVE_S, connection_options
 
 DEFAULT_DEADLINE_S = 10.0
 
@@ -30,7 +30,6 @@ _SERVICE_CONFIG = json.dumps(
 )
 
 _CHANNEL_OPTIONS = (
-    *OPTIONS[:5],
     ("grpc.service_config", _SERVICE_CONFIG),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -39,15 +38,16 @@ _CHANNEL_OPTIONS = (
 )
 
 
-def open_channel(address: str, *, metadata: Sequence[tuple[str, str]] = ()) -> grpc.aio.Channel:
+def open_channel(address: str, *, metadata: Sequence[tuple[str, str]] = (), keepalive_s: float = KEEPALIVE_S) -> grpc.aio.Channel:
     """A channel to `HOST:PORT` or `unix:/path`, as an async context manager or to be closed. Connects when first used.
 
-    `metadata` goes with every call. A unary call without a deadline gets one of 10 s.
+    `metadata` goes with every call. A unary call without a deadline gets one of 10 s. A connection that is silent for `keepalive_s` is asked
+    whether it lives, and replaced when it does not answer for as long.
     """
     details = _Details(tuple(metadata))
     return grpc.aio.insecure_channel(
         address,
-        options=_CHANNEL_OPTIONS,
+        options=(*connection_options(keepalive_s), *_CHANNEL_OPTIONS),
         interceptors=[_UnaryUnary(details), _UnaryStream(details), _StreamStream(details)],
     )
 

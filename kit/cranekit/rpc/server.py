@@ -18,13 +18,31 @@ MAX_MESSAGE_BYTES = 16 << 20
 MAX_CONCURRENT_RPCS = 4_000
 """Calls beyond this are refused with RESOURCE_EXHAUSTED; streams count."""
 
-OPTIONS: tuple[tuple[str, int | str], ...] = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+KEEPALIVE_S = 10.0
+"""After so much silence a connection is asked whether it lives; as long later, one that does not answer is given up."""
+
+Options = tuple[tuple[str, int | str], ...]
+
+
+def connection_options(keepalive_s: float) -> Options:
+    """What both ends of a connection need to notice, in bounded time, that the other end has gone without a word."""
+    milliseconds = max(1, round(keepalive_s * 1000))
+    return (
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.keepalive_time_ms", milliseconds),
+        ("grpc.keepalive_timeout_ms", milliseconds),
+        # The question is a ping, which has a deadline of its own: a minute, whatever the keepalive's is.
+        ("grpc.http2.ping_timeout_ms", milliseconds),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # By default a stream on which nobody says anything is asked twice and never again.
+        ("grpc.http2.max_pings_without_data", 0),
+    )
+
+
+_SERVER_OPTIONS: Options = (
+    # Whatever the other end's keepalive is, it is no reason to hang up.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 500),
     ("grpc.http2.max_ping_strikes", 0),
 )
 
@@ -39,6 +57,7 @@ class GrpcServer:
         authenticator: Authenticator,
         registry: CollectorRegistry,
         reflected_services: Sequence[str] = (),
+        keepalive_s: float = KEEPALIVE_S,
     ) -> None:
         """`addresses`: `HOST:PORT` on loopback (port 0: any) or `unix:/path`. `reflected_services` turns reflection on for these.
 
@@ -52,7 +71,7 @@ class GrpcServer:
         self._addresses = addresses
         self.raw = grpc.aio.server(
             interceptors=(ServerCalls(authenticator, RpcMetrics(registry)),),
-            options=OPTIONS,
+            options=(*connection_options(keepalive_s), *_SERVER_OPTIONS),
             maximum_concurrent_rpcs=MAX_CONCURRENT_RPCS,
         )
         self._health = health.aio.HealthServicer()
