@@ -123,7 +123,7 @@ async def serve(configuration: Configuration, places: Places, helpers: Helpers, 
         steps = Steps(node.name, starter, processes, files)
         hooks = NodeHooks(node.name, own_user(), helpers.spawner, metrics, processes, ExternHooks(steps, cells))
         server = GrpcServer(
-            [_prepared(node.listen)],
+            [_prepared(node.listen or node.address)],
             authenticator=Authenticator(secret, settings.cluster_name),
             registry=registry,
             reflected_services=SERVICES if settings.enable_reflection else (),
@@ -154,7 +154,7 @@ async def serve(configuration: Configuration, places: Places, helpers: Helpers, 
             await _recover(attempts, ledger, memory, hooks.user, has_rebooted=has_rebooted)
             async with serve_local(places.supervisors_socket, 0o600, supervisor_handler(nonces, steps.serve_supervisor)):
                 [listening] = await server.start()
-                address = listening if node.listen == node.address else node.address
+                address = listening if node.listen is None else node.address
                 try:
                     channel_metadata = daemon_metadata(secret, Role.NODE, node.name)
                     async with open_channel(

@@ -54,8 +54,6 @@ class NodeSettings:
     name: NodeName
     address: str
     """`host:port` or `unix:/path` of its craned, for those who call it."""
-    listen: str
-    """Where its craned listens."""
     cpus: float
     memory_bytes: int
     gres: str
@@ -64,6 +62,8 @@ class NodeSettings:
     """None: no metrics are served."""
     devices: tuple[NodeDevice, ...] = ()
     """What `gres` counts, one by one."""
+    listen: str | None = None
+    """Where its craned listens; None: at its address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +216,7 @@ class ClusterSettings(Section):
                 NodeSettings(
                     name=NodeName(name),
                     address=group.address.replace("{name}", name),
-                    listen=(group.listen or group.address).replace("{name}", name),
+                    listen=None if group.listen is None else group.listen.replace("{name}", name),
                     cpus=group.cpu,
                     memory_bytes=group.memory,
                     gres=counts_of(group.gres),
