@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 
 from cranecli import exits
 from cranecli.front.attention import ENDING, Attention
@@ -30,6 +31,8 @@ _EPILOGUE = (
     "Exit status: COMMAND's (128+n when signal n killed it); 1 refused or revoked; 2 wrong usage; 3 no daemon or controller reached;\n"
     "126, 127 COMMAND cannot be run; 130 interrupted while waiting."
 )
+LAST_WORDS_S = 2.0
+"""From the revocation to TERM where the allocation has had steps: time for crun to say what ended them, and for its shell to see it."""
 REVOKED_GRACE_S = 5.0
 """From TERM to KILL for the command of a revoked allocation."""
 
@@ -114,10 +117,15 @@ class Allocation:
     def _await_end(self, child: ForegroundChild, watch: JobWatch) -> str:
         """Until the command has ended; why the allocation was revoked, if it was."""
         revoked = ""
+        end_at: float | None = None
         while not child.is_over:
-            due_s = [seconds for seconds in (watch.due_s(), child.due_s()) if seconds is not None]
+            left_s = None if end_at is None else max(0.0, end_at - time.monotonic())
+            due_s = [seconds for seconds in (watch.due_s(), child.due_s(), left_s) if seconds is not None]
             self._talk.turn(min(due_s, default=None))
             child.advance()
+            if end_at is not None and time.monotonic() >= end_at:
+                end_at = None
+                child.end(REVOKED_GRACE_S)
             for number in self._talk.attention.take():
                 if number == signal.SIGCONT:
                     child.resume()
@@ -128,7 +136,8 @@ class Allocation:
                 is_over = watch.is_final or job.get("state") in FINAL_STATES or job.get("state") != "JOB_STATE_RUNNING"
                 if is_over and not revoked and not child.is_over:
                     revoked = ending_of(job)
-                    child.end(REVOKED_GRACE_S)
+                    # Who runs its steps is told by the nodes, and tells the user before the signal comes.
+                    end_at = time.monotonic() + (LAST_WORDS_S if job.get("steps") else 0.0)
         return revoked
 
     def _complete(self, job_id: int, exit_status: Body, cancel_reason: str) -> None:

@@ -171,6 +171,22 @@ def test_revoked_allocation_ends_its_command(stage: ScriptedCluster) -> None:
     assert stage.ended("c-calloc").state == "Cancelled"
 
 
+def test_crun_in_an_allocation_says_which_prolog_failed_before_the_command_is_ended(stage: ScriptedCluster) -> None:
+    stage.plan("p-calloc", "Prolog", "echo no GPU found; exit 3", node="cn02")
+    script = stage.script(
+        "p-calloc", "crun -N2 -n2 true 2> p-calloc.err", "echo $? > p-calloc.code", "echo $$ > p-calloc.pid", "exec sleep 3579"
+    )
+    result = stage.run("calloc", "-N2", str(script), label="p-calloc")
+    assert result.returncode == 1
+    assert "Prolog Prolog exit 3 on cn02: no GPU found: the allocation has been revoked" in result.stderr
+    assert (stage.work / "p-calloc.code").read_text() == "1\n"
+    assert "crun: error: cn02: task 1: Cancelled (prolog Prolog exit 3" in (stage.work / "p-calloc.err").read_text()
+    assert is_gone(int((stage.work / "p-calloc.pid").read_text()))
+    assert stage.ended("p-calloc").state == "Cancelled"
+    assert list(stage.nodes()["cn01"].drains) == []
+    assert len(stage.nodes()["cn02"].drains) == 1
+
+
 # ---- time limits
 
 
