@@ -215,3 +215,22 @@ def test_hooks_in_the_job_live_through_a_restart_of_craned(point: HookPoint) -> 
         assert len(stage.calls("lasting", point.value)) == 1
         assert not [node for node in stage.nodes().values() if node.drains]
         stage.note_idle_processes()
+
+
+@pytest.mark.parametrize("flag", ["Contain", "RunInJob"])
+def test_without_control_groups_sessions_hold_hooks_together_and_craned_says_what_is_lost(flag: str) -> None:
+    section = {"PrologFlags": flag}
+    with ScriptedCluster(nodes=1, points=("Prolog", "Epilog"), hooks=section, Containment="none") as stage:
+        assert any("flags_without_control_groups" in line for line in stage.cluster.log_tail("cn01", 200))
+        note = stage.work / "leftover"
+        for name in ("Prolog", "Epilog"):
+            stage.plan("bare", name, f"/usr/bin/setsid /bin/sleep 1000 & echo $! > {note}.{name}")
+        stage.submit("bare", "true")
+        job = stage.ended("bare")
+        assert job.state == "Completed", texts_of(job)
+        for point in (HookPoint.PROLOG, HookPoint.EPILOG):
+            (run,) = runs_of(job, point)
+            left = int(Path(f"{note}.{point.value}").read_text())
+            assert [each.pid for each in run.scripts[0].leftovers] == [left]
+        assert next(step for step in job.steps if step.step_id == "extern").state.lower() == "ended"
+        stage.settle()
