@@ -1,13 +1,22 @@
 """Which containment drivers a session's tests have run with, and how long anybody has kept them waiting meanwhile."""
 
+import os
 from collections.abc import Iterable, Iterator
 
 import pytest
 
-from cranehooks.execution.containment.detect import DRIVERS
+from cranehooks.execution.containment.detect import DRIVERS, ContainmentUnavailableError, detect
 
 _DRIVER = "containment driver"
 _SILENCE = "silence"
+
+
+def needs_driver(driver: str) -> None:
+    """Skips a test whose driver does not work on this machine."""
+    try:
+        detect(driver, f"test.{os.getpid()}")[0].close()
+    except ContainmentUnavailableError as error:
+        pytest.skip(str(error))
 
 
 def exercised(test: pytest.Item, driver: str) -> None:

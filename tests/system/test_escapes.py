@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cranehooks.execution.containment.detect import AUTO, CGROUP1, CGROUP2, NONE, ContainmentUnavailableError, detect
+from cranehooks.execution.containment.detect import AUTO, CGROUP1, CGROUP2, NONE
 from cranehooks.model.points import HookPoint
-from tests.support.drivers_exercised import exercised, silence
+from tests.support.drivers_exercised import exercised, needs_driver, silence
 from tests.support.escapes import ESCAPES, Escape, processes_with
 from tests.support.eventually import eventually
 from tests.support.health import HealthWatch
@@ -22,11 +22,7 @@ TIMED = [escape for escape in ESCAPES if escape.outcome.startswith("timeout")]
 @pytest.fixture(scope="module", params=[AUTO, CGROUP2, CGROUP1, NONE])
 def cluster(request: pytest.FixtureRequest) -> Iterator[ScriptedCluster]:
     """One node with room for everything at once."""
-    try:
-        # Only to see whether it works here.
-        detect(request.param, f"test.{os.getpid()}")[0].close()
-    except ContainmentUnavailableError as error:
-        pytest.skip(str(error))
+    needs_driver(request.param)
     settings = {"Containment": request.param, "JobLimits": {"MaxProcesses": 60}}
     hooks = {"EpilogTimeout": 3, "KillGrace": 0.3}
     with ScriptedCluster(1, cpus=64, points=("Epilog",), hooks=hooks, **settings) as running:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from crane.hooks.v1 import hook_pb2
+from cranehooks.execution.containment.detect import AUTO, DRIVERS
+from tests.support.drivers_exercised import needs_driver
 from tests.support.eventually import eventually_async
 from tests.support.supervisor_peer import SupervisorPeer
 
@@ -17,8 +19,9 @@ async def up(craned: SupervisorPeer, task_id: int = 0) -> None:
     await eventually_async(lambda: craned.said.stdout(task_id).startswith(b"up\n"))
 
 
-@pytest.mark.parametrize("containment", ["auto", "none"])
+@pytest.mark.parametrize("containment", [AUTO, *DRIVERS])
 async def test_a_termination_asks_and_then_kills(craned: SupervisorPeer, containment: str) -> None:
+    needs_driver(containment)
     await craned.start(craned.bootstrap("sh", "-c", TRAPPING, kill_grace_s=0.4, containment=containment))
     await up(craned)
     craned.terminate("cancelled by its owner")

@@ -8,6 +8,8 @@ import pytest
 
 from crane.hooks.v1 import hook_pb2, job_pb2
 from crane.hooks.v1 import supervisor_pb2 as pb
+from cranehooks.execution.containment.detect import AUTO, DRIVERS
+from tests.support.drivers_exercised import needs_driver
 from tests.support.eventually import eventually_async
 from tests.support.supervisor_peer import SupervisorPeer
 
@@ -16,8 +18,9 @@ def exits(end: pb.SupervisorStepEnded) -> list[tuple[int, int, int]]:
     return [(task.task_id, task.exit.code, task.exit.signal) for task in end.tasks]
 
 
-@pytest.mark.parametrize("containment", ["auto", "none"])
+@pytest.mark.parametrize("containment", [AUTO, *DRIVERS])
 async def test_a_step_runs_as_its_user_in_its_directory(craned: SupervisorPeer, containment: str) -> None:
+    needs_driver(containment)
     program = "id -u; pwd; umask; env | sort; echo problem >&2"
     end = await craned.run(craned.bootstrap("sh", "-c", program, containment=containment))
     assert exits(end) == [(0, 0, 0)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cranehooks.execution.containment import limits1
 from cranehooks.execution.containment.hierarchies import HOOKS, root_below
-from cranehooks.execution.containment.tree import make_directory, remove_tree
+from cranehooks.execution.containment.tree import make_directory, make_new, remove_tree
 from cranehooks.model.limits import LimitKind, Limits, Usage, words
 
 FREEZER = "freezer"
@@ -148,9 +148,9 @@ def _has_below(outer: Path, inner: Collection[Path]) -> bool:
 
 def _probe(controller: str, base: Path) -> frozenset[LimitKind] | None:
     """What a cgroup of this controller offers, shown by making one; None when we may not."""
-    directory = base / f"crane-probe-{os.getpid()}"
     try:
-        directory.mkdir()
+        # A namesake may be another container's, which has the same numbers.
+        directory = make_new(base, f"crane-probe-{os.getpid()}")
     except OSError:
         return None
     try:
