@@ -212,6 +212,22 @@ def test_a_failing_prolog_sends_nothing(
     }
 
 
+@pytest.mark.parametrize("profile", ["crane-requeue", "crane-fail", "slurm", "sunk"])
+@pytest.mark.parametrize("is_own", [True, False], ids=["--prolog", "CrunProlog"])
+def test_a_prolog_that_cannot_be_run_has_failed(
+    daemon: FrontDaemon, cluster: Cluster, tmp_path: Path, profile: str, is_own: bool
+) -> None:
+    path = tmp_path / "setup.sh"
+    path.write_text("#!/bin/sh\n")
+    cluster.site["profile"] = profile
+    if not is_own:
+        cluster.site["crun_prolog"] = {"patterns": [str(path)], "timeout_s": None}
+    result = run(daemon.path, "crun", *(["--prolog", str(path)] if is_own else []), "prog")
+    assert result.returncode == 1
+    assert f"CrunProlog {path} ".encode() in result.stderr
+    assert not daemon.called("StartStep")
+
+
 def test_none_replaces_the_configured_hook_by_nothing(daemon: FrontDaemon, cluster: Cluster, tmp_path: Path) -> None:
     cluster.site["crun_prolog"] = {"patterns": [script(tmp_path / "setup.sh", "exit 4")], "timeout_s": None}
     assert run(daemon.path, "crun", "--prolog", "none", "prog").returncode == 0
