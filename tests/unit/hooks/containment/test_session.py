@@ -65,12 +65,11 @@ BREEDER = """
 import os, sys, time
 open(sys.argv[1] + ".new", "w").close()
 os.rename(sys.argv[1] + ".new", sys.argv[1])
-for _ in range(200):
-    if os.fork() == 0:
-        time.sleep(0.1)
-    else:
-        time.sleep(3600)
-time.sleep(3600)
+for _ in range(100):
+    if os.fork():
+        time.sleep(60)
+        os._exit(0)
+    time.sleep(0.1)
 """
 
 
