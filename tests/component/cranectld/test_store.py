@@ -355,3 +355,50 @@ async def test_node_that_registers_at_a_full_disk_is_not_lost(disk: Path, site: 
 
     await eventually_async(registered, deadline_s=20)
     await node.expect(craned.RunStepRequest, job_id, number=2)
+
+
+# ---- a queue that is full, and a long one
+
+
+async def test_full_queue_says_when_to_come_again(site: Site) -> None:
+    site.extra = "MaxQueuedJobs: 3\n"
+    await site.start()
+    alice = await site.as_user()
+    for _ in range(3):
+        await submit(alice)
+    full = await refused(alice.SubmitJob(ctld.SubmitJobRequest(spec=batch(), request_id="r")))
+    assert (full.code.name, full.retry_after_s) == ("RESOURCE_EXHAUSTED", 5.0)
+    assert "the queue is full (3 jobs wait, MaxQueuedJobs 3)" in full.message
+    never = await refused(alice.SubmitJob(ctld.SubmitJobRequest(spec=batch(), array="0-3")))
+    assert never.code.name == "INVALID_ARGUMENT", "more than may wait: no patience helps"
+    await alice.CancelJob(ctld.CancelJobRequest(job_ids=[1]))
+    assert (await alice.SubmitJob(ctld.SubmitJobRequest(spec=batch(), request_id="r"))).job_ids == [4]
+
+
+@pytest.mark.long
+async def test_ten_thousand_jobs_wait_and_the_controller_works_on(site: Site) -> None:
+    await site.start()
+    node = await site.node("cn01")
+    alice = await site.as_user()
+    first = await submit(alice, cpus_per_task=4.0)
+    step = await node.expect(craned.RunStepRequest, first)
+    assert site.program is not None
+
+    def resident_bytes() -> int:
+        assert site.program is not None
+        fields = Path(f"/proc/{site.program.process.pid}/statm").read_text().split()
+        return int(fields[1]) * os.sysconf("SC_PAGESIZE")
+
+    before = resident_bytes()
+    answer = await alice.SubmitJob(
+        ctld.SubmitJobRequest(spec=batch(cpus_per_task=4.0), array="0-9999", request_id="many"), timeout=110
+    )
+    assert len(answer.job_ids) == 10_000
+    assert (resident_bytes() - before) / 10_000 < 20_000, "bytes of memory per job that waits"
+    # One after another: each end places the next one.
+    for job_id in (first, *answer.job_ids[:50]):
+        step = await node.expect(craned.RunStepRequest, job_id)
+        await node.step_ended(step)
+        await node.release_when_told(job_id)
+    await node.expect(craned.RunStepRequest, answer.job_ids[50])
+    await node.heartbeat()
