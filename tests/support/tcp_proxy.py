@@ -162,6 +162,8 @@ class Proxy:
             data = await reader.read(CHUNK_BYTES)
             await connection.moves.wait()
             if connection.late_s is not None:
+                if not is_from_client and data:
+                    continue  # nobody is there to get it
                 _reset(connection.client)
                 if is_from_client and data:
                     await asyncio.sleep(connection.late_s)
