@@ -4,6 +4,7 @@ The points are not listed here: a run without a crash records those that are rea
 chosen by its name; the long suite tries all.
 """
 
+import logging
 import random
 import subprocess
 from collections import Counter
@@ -21,6 +22,7 @@ from tests.support.eventually import eventually
 from tests.support.scripted_cluster import PATIENCE_S, ScriptedCluster, texts_of
 
 CHOSEN_PER_COMMIT = 5
+_log = logging.getLogger(__name__)
 LABELS = ("wide", "steps", "retry")
 MOST_REQUEUES = 5
 
@@ -84,6 +86,9 @@ def crash_at(stage: ScriptedCluster, plans: Sequence[CrashPlan]) -> None:
     """Tries one after the other; tells of all that broke a promise."""
     broken: list[str] = []
     for number, plan in enumerate(plans):
+        # `--log-cli-level info` shows how far it is, and what broke, as it goes.
+        _log.info("%d of %d: %s", number + 1, len(plans), plan)
+        told = len(broken)
         label = f"crash-{plan.daemon}-{number}"
         restart_armed(stage, plan.daemon, f"kill:{plan.point}#{plan.count}")
         try:
@@ -93,6 +98,8 @@ def crash_at(stage: ScriptedCluster, plans: Sequence[CrashPlan]) -> None:
             broken.append(f"{plan}: {error}")
         else:
             broken += [f"{plan}: {problem}" for problem in broken_promises(stage, label)]
+        for problem in broken[told:]:
+            _log.error("%s", problem)
         if is_alive(stage, plan.daemon):
             # The point was not reached this time, or one of its helpers died.
             stage.cluster.kill(plan.daemon)
