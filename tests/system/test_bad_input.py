@@ -262,20 +262,22 @@ def test_unknown_things_are_exit_5(stage: ScriptedCluster) -> None:
         assert arguments[-1] in result.stderr
 
 
-def test_full_queue_refuses_and_loses_nothing(stage: ScriptedCluster) -> None:
+def test_full_queue_lets_front_ends_wait_and_loses_nothing(stage: ScriptedCluster) -> None:
     stage.submit("occupies", "sleep 3600", "-N2", "-n2", "-c4")
     stage.await_state("occupies", "Running")
-    accepted: list[str] = []
-    while (result := stage.run("cbatch", "--wrap", "true", label=f"waits-{len(accepted)}")).returncode == 0:
-        accepted.append(f"waits-{len(accepted)}")
-        assert len(accepted) <= 3
-    assert result.returncode == 1
-    assert "the queue is full" in result.stderr
-    assert "MaxQueuedJobs 3" in result.stderr
-    assert stage.jobs(f"waits-{len(accepted)}") == []
-    stage.cancel_all_but(*accepted)
-    assert accepted
-    assert [stage.ended(label).state for label in accepted] == ["Completed"] * len(accepted)
+    accepted = [f"waits-{number}" for number in range(3)]
+    for label in accepted:
+        stage.submit(label, "true")
+    with stage.start("cbatch", "--wrap", "true", label="late") as late:
+        assert late.stderr is not None
+        told = late.stderr.readline().decode()
+        assert "the queue is full" in told
+        assert "MaxQueuedJobs 3" in told
+        assert late.poll() is None
+        assert stage.jobs("late") == []
+        stage.cancel_all_but(*accepted)
+        assert late.wait(60) == 0
+    assert [stage.ended(label).state for label in (*accepted, "late")] == ["Completed"] * 4
     assert stage.submit("again", "true") > 0
 
 

@@ -48,10 +48,13 @@ def test_own_task_prolog_sees_what_task_prolog_exported(stage: ScriptedCluster) 
 
 
 def test_binary_output_of_task_prolog_does_no_harm(stage: ScriptedCluster) -> None:
-    binary = r"printf '\377\376\000\200 abc\n\000export EVIL=1\nexport GOOD=\303\244\n'"
-    stage.plan("binary", "TaskProlog", binary, "head -c 100000 /dev/urandom", "printf '\\nexport LAST=here\\n'")
-    result = stage.run("crun", "sh", "-c", 'echo "${EVIL-none} $GOOD $LAST"', label="binary")
-    assert (result.returncode, result.stdout) == (0, "none ä here\n"), result.stderr
+    binary = r"printf '\377\376\001\200 abc\n\001export EVIL=1\nexport GOOD=\303\244\n'"
+    noise = "head -c 100000 /dev/urandom | tr -d '\\000'"
+    # A NUL byte ends what is read, as in Slurm.
+    end = r"printf '\nexport LAST=here\n\000\nexport LATE=1\n'"
+    stage.plan("binary", "TaskProlog", binary, noise, end)
+    result = stage.run("crun", "sh", "-c", 'echo "${EVIL-none} $GOOD $LAST ${LATE-none}"', label="binary")
+    assert (result.returncode, result.stdout) == (0, "none ä here none\n"), result.stderr
     assert stage.ended("binary").state == "Completed"
 
 
