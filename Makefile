@@ -109,13 +109,16 @@ generated: $(STAMP) ## Is the generated code and documentation up to date?
 docs: $(STAMP) ## Generate the reference pages of docs/
 	@$(BIN)/python docs/generate.py
 
+# Tests of whole clusters wait more than they work; those of one file share a cluster.
+TEST_WORKERS ?= $(shell echo $$((2 * $$(nproc))))
+
 .PHONY: test
 test: $(STAMP) ## Unit, component and system tests
-	@$(BIN)/pytest -n auto -m 'not long' $(PYTEST_ARGS) $(TEST_DIRS)
+	@$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile -m 'not long' $(PYTEST_ARGS) $(TEST_DIRS)
 
 .PHONY: check-long
 check-long: $(STAMP) ## All tests, those that take long too
-	@$(BIN)/pytest -n auto --timeout 1200 $(PYTEST_ARGS) $(TEST_DIRS)
+	@$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --timeout 1200 $(PYTEST_ARGS) $(TEST_DIRS)
 
 CONFORMANCE_ARGS ?=
 

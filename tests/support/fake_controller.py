@@ -31,7 +31,7 @@ def own_job(job_id: int, node: str, attempt: int = 1, **spec: Any) -> JobOnNode:
     }
     job = JobSpec(JobKind.BATCH, os.geteuid(), os.getegid(), "tester", **fields)
     name = NodeName(node)
-    return JobOnNode(JobId(job_id), Attempt(attempt), job, (name,), NodeShare(name, 1, 1.0, 1 << 20), "test", 1.0, 0.0)
+    return JobOnNode(JobId(job_id), Attempt(attempt), job, (name,), NodeShare(name, 1, 1.0, 1 << 28), "test", 1.0, 0.0)
 
 
 def own_step(step_id: str, node: str, *argv: str, **fields: Any) -> StepSpec:  # Any: fields of StepSpec

@@ -22,7 +22,7 @@ RUN_KEYS = {
 }  # fmt: skip
 NODE_KEYS = {
     "name", "up", "use", "drained", "drain_causes", "cpus", "cpus_used", "memory_bytes", "memory_used_bytes", "gres", "partitions",
-    "job_ids", "owed_epilogs", "last_heartbeat", "address", "version", "config_digest", "config_differs", "boot_id", "containment", "containment_lost", "gres_used",
+    "job_ids", "owed_epilogs", "last_heartbeat", "address", "version", "config_digest", "config_differs", "boot_id", "containment", "containment_lost", "gres_used", "only_uid",
 }  # fmt: skip
 
 
