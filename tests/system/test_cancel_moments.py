@@ -328,9 +328,15 @@ def cancel(acts: Sequence[Act], stage: ScriptedCluster) -> None:
 
 CLUSTERS = [(name, False) for name in PROFILES]
 CLUSTERS += [(name, True) for name, profile in PROFILES.items() if PrologFlag.ALLOC in profile.flags]
+ALWAYS = (("crane-requeue", False), ("slurm", True))
+"""One that stops Prologs and one that awaits them; the others are for the long suite."""
 
 
-@pytest.mark.parametrize(("profile", "alloc"), CLUSTERS, ids=lambda value: {True: "Alloc", False: "first step"}.get(value, value))
+@pytest.mark.parametrize(
+    ("profile", "alloc"),
+    [pytest.param(*which, marks=[] if which in ALWAYS else [pytest.mark.long]) for which in CLUSTERS],
+    ids=lambda value: {True: "Alloc", False: "first step"}.get(value, value),
+)
 @pytest.mark.timeout(300)
 def test_cancel_at_every_moment(profile: str, alloc: bool, subtests: pytest.Subtests) -> None:
     awaits_prolog = PROFILES[profile].cancel_during_prolog is CancelDuringProlog.AWAITS

@@ -169,7 +169,16 @@ def is_gone(pid: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    "killed", ["supervisor", "craned", "spawner", "parent", "supervisor+craned", "spawner+parent+supervisor+craned"]
+    "killed",
+    [
+        "supervisor",
+        "craned",
+        "spawner",
+        "parent",
+        # Half a minute, until the step that nobody keeps is given up.
+        pytest.param("supervisor+craned", marks=pytest.mark.long),
+        pytest.param("spawner+parent+supervisor+craned", marks=pytest.mark.long),
+    ],
 )
 def test_nothing_is_left_of_a_job_whose_keepers_are_killed(stage: ScriptedCluster, killed: str) -> None:
     victims = killed.split("+")
